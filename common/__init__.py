@@ -1,0 +1,1 @@
+"""What every step shares: tokenizer, batches, training, checkpoints, sampling, the terminal."""

@@ -1,0 +1,1 @@
+"""The engine of the case study: topics, teachers, exercises, verification, filtering, evaluation."""
