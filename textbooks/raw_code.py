@@ -1,8 +1,8 @@
 """The raw corpus: the source of Python's own standard library, cut into function-sized chunks.
 
-phi-1 filters a web crawl (arXiv 2306.11644, section 2.1); every machine with Python already holds a smaller raw
-corpus, written by many hands over thirty years, good and bad. It differs from one Python to the next, so what was
-read is frozen by a manifest: one `sha256  path` line a file, itself hashed.
+phi-1 filters a web crawl (arXiv 2306.11644, section 2.1). Every machine with Python already holds a smaller
+raw corpus, written by many hands over thirty years, good and bad. It differs from one Python to the next, so
+what was read is frozen by a manifest: one `sha256  path` line a file, itself hashed.
 """
 
 import ast
@@ -16,15 +16,15 @@ from pathlib import Path
 
 # Not library code that a person wrote to be read: tests, third-party packages, generated tables and parsers,
 # build configuration. `encodings` is three quarters generated code pages.
-SKIPPED_FOLDERS = frozenset(
-    {"test", "tests", "idle_test", "testmock", "site-packages", "__pycache__", "encodings", "pydoc_data", "pgen2"}
-)
+SKIPPED_FOLDERS = {"test", "tests", "idle_test", "testmock", "site-packages", "encodings", "pydoc_data", "pgen2"}
 SKIPPED_FILES = re.compile(r"(__main__|_sysconfigdata.*|python-config|__phello__.*|.*_?tests?|test_.*)\.py")
 GENERATED = re.compile(r"auto(matically)?[- ]generated|was generated (by|from)|do not edit", re.IGNORECASE)
 HEADER = 600  # characters in which a generated file says that it is one
 
 MIN_LINES, MAX_LINES = 4, 60  # a getter teaches nothing; more than a screenful is not one idea
 MAX_CHARACTERS = 2_400  # about 600 tokens: fits the context of a small model
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,16 @@ def manifest_hash(root: Path) -> str:
     return hashlib.sha256(manifest(root).encode()).hexdigest()
 
 
-def functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+def functions(tree: ast.Module) -> Iterator[tuple[str, Function]]:
     """Every function of a module and method of its classes with its qualified name, in order of lines.
 
-    A function inside a function stays part of it; code at the top of the module (tables, a `__main__` block) is
-    left out.
+    A function inside a function stays part of it; code at the top of the module (tables, a `__main__` block)
+    is left out.
     """
 
-    def walk(body: Iterable[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    def walk(body: Iterable[ast.stmt], prefix: str) -> Iterator[tuple[str, Function]]:
         for node in body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if isinstance(node, Function):
                 yield prefix + node.name, node
             elif isinstance(node, ast.ClassDef):
                 yield from walk(node.body, f"{prefix}{node.name}.")
@@ -117,5 +117,5 @@ def chunks(root: Path) -> list[Chunk]:
 
 
 def sample(chunks: Iterable[Chunk], n: int, seed: int) -> list[Chunk]:
-    """`n` chunks drawn by the hash of `(seed, key)`: most of them stay the same when the corpus changes a little."""
+    """`n` chunks drawn by the hash of `(seed, key)`: most stay the same when the corpus changes a little."""
     return sorted(chunks, key=lambda chunk: hashlib.sha256(f"{seed} {chunk.key}".encode()).digest())[:n]
