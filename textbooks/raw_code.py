@@ -16,7 +16,7 @@ from pathlib import Path
 
 # Not library code that a person wrote to be read: tests, third-party packages, generated tables and parsers,
 # build configuration. `encodings` is three quarters generated code pages.
-SKIPPED_FOLDERS = {"test", "tests", "idle_test", "testmock", "site-packages", "encodings", "pydoc_data", "pgen2"}
+SKIPPED_FOLDERS = {"test", "tests", "idle_test", "testmock", "site-packages", "encodings", "pgen2"}
 SKIPPED_FILES = re.compile(r"(__main__|_sysconfigdata.*|python-config|__phello__.*|.*_?tests?|test_.*)\.py")
 GENERATED = re.compile(r"auto(matically)?[- ]generated|was generated (by|from)|do not edit", re.IGNORECASE)
 HEADER = 600  # characters in which a generated file says that it is one
