@@ -5,25 +5,21 @@
 
 import io
 import json
-import os
-import sys
-import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
-from book_data.cleaning import BookError, blocks, cleaned, measure, plan
-
+from book_data.cache import cache_folder, intact, keep, written_aside
+from book_data.cleaning import BookError, blocks, measure, plan
+from book_data.progress import watched
 from book_data.sources import Source, Unavailable
 
 __all__ = ["DEFAULT", "Book", "BookError", "Entry", "Source", "cache_folder", "cached", "catalog", "load"]
 
 DEFAULT = "moby-dick"
 OFFLINE = "python-reference"
-UNPINNED = "Project Gutenberg's edition changes from time to time: recorded numbers will not reproduce exactly with it"
+UNPINNED = "Project Gutenberg's edition changes now and then: recorded numbers will not reproduce exactly"
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Book:
 
     name: str
     title: str
-    author: str
+    author: str  # "" where it is not known
     path: Path
     sha256: str
     characters: int
@@ -68,19 +64,6 @@ def catalog() -> dict[str, Entry]:
     }
 
 
-def cache_folder() -> Path:
-    """Where books are kept: $GPT_STEPS_CACHE, or `gpt-step-by-step` in the user's cache folder."""
-    if named := os.environ.get("GPT_STEPS_CACHE"):
-        return Path(named)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "gpt-step-by-step"
-
-
 def load(
     name: str = DEFAULT,
     *,
@@ -99,7 +82,7 @@ def load(
     Raises BookError: no such book, no source serves it, or the text cannot be used.
     """
     say = on_note or (lambda note: None)
-    folder = cache or cache_folder()
+    folder = Path(cache or cache_folder())
     if text is not None:
         book = _from_file(Path(text), folder)
     else:
@@ -124,14 +107,14 @@ def load(
 
 def cached(entry: Entry, folder: Path | None = None) -> Book | None:
     """The entry's book if the cache has it whole. Touches no network."""
-    folder = (folder or cache_folder()) / "books"
+    folder = Path(folder or cache_folder()) / "books"
     try:
         record = json.loads((folder / f"{entry.name}.json").read_bytes())
         book = Book(**record | {"path": folder / record["path"], "notes": tuple(record["notes"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
     current = book.sha256 == entry.sha256 or UNPINNED in book.notes
-    return book if current and _intact(book.path, book.sha256) else None
+    return book if current and intact(book.path, book.sha256) else None
 
 
 class _Unfetched(BookError):
@@ -149,7 +132,7 @@ def _fetch(entry: Entry, folder: Path, say: Callable[[str], None]) -> Book:
         try:
             return _receive(entry, source, folder / "books", tuple(failures))
         except Unavailable as error:
-            failures.append(f"{error}")
+            failures.append(str(error))
     raise _Unfetched(f"{entry.title} could not be fetched ({'; '.join(failures)})")
 
 
@@ -164,66 +147,30 @@ def _receive(entry: Entry, source: Source, folder: Path, failures: tuple[str, ..
         if not todo.framed:
             raise Unavailable(f"{source.name} sent something else than a whole Project Gutenberg book")
         notes = (*notes, UNPINNED)
-    path, sha256, characters = _keep(file, todo, folder, entry.name)
+    path, sha256, characters = keep(file, todo, folder, entry.name)
     book = Book(entry.name, entry.title, entry.author, path, sha256, characters, str(source), notes)
     if source.module is None:
-        with _written_aside(folder / f"{entry.name}.json") as out:
+        with written_aside(folder / f"{entry.name}.json") as out:
             out.write(json.dumps(vars(book) | {"path": path.name}, indent=1).encode())
     return replace(book, notes=(*(f"{failure}; tried the next source" for failure in failures), *notes))
 
 
 def _from_file(path: Path, folder: Path) -> Book:
-    if path.is_dir():
-        raise BookError(f"{path} is a folder; name a text file in it")
-    if not path.exists():
-        raise BookError(f"there is no file {path}; check its spelling and the folder you are in")
-    if not path.is_file():
-        raise BookError(f"{path} is not a regular file; save its text to one first")
     try:
+        if path.is_dir():
+            raise BookError(f"{path} is a folder; name a text file in it")
+        if not path.exists():
+            raise BookError(f"there is no file {path}; check its spelling and the folder you are in")
+        if not path.is_file():
+            raise BookError(f"{path} is not a regular file; save its text to one first")
         with path.open("rb") as file:
             todo = plan(file, str(path))
             if todo.notes:
-                kept, sha256, characters = _keep(file, todo, folder / "texts", path.stem)
+                kept, sha256, characters = keep(file, todo, folder / "texts", path.stem)
             else:
-                kept, (sha256, characters) = path, measure(blocks(file))
+                size = file.seek(0, 2)
+                sha256, characters = measure(watched(blocks(file), f"hashing {path.name}", size))
+                kept = path
     except OSError as error:
         raise BookError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
-    return Book(path.stem, path.name, "unknown", kept, sha256, characters, f"file ({path})", todo.notes)
-
-
-def _keep(file: BinaryIO, todo, folder: Path, stem: str) -> tuple[Path, str, int]:
-    """Put the cleaned text into the cache under its content's hash, once. (path, sha256, characters)"""
-    sha256, characters = measure(cleaned(file, todo))
-    path = folder / f"{stem}-{sha256[:16]}.txt"
-    if not _intact(path, sha256):
-        with _written_aside(path) as out:
-            out.writelines(cleaned(file, todo))
-    return path, sha256, characters
-
-
-def _intact(path: Path, sha256: str) -> bool:
-    try:
-        with path.open("rb") as file:
-            return measure(blocks(file))[0] == sha256
-    except OSError:
-        return False
-
-
-@contextmanager
-def _written_aside(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the name `path` only when it is whole and on the disk; safe beside other writers."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(out.name, path)
-    except OSError as error:
-        raise BookError(
-            f"the cache {path.parent} cannot be written ({error.strerror}); "
-            "set GPT_STEPS_CACHE to a folder that has room and is yours"
-        ) from None
-    finally:
-        if "out" in locals():
-            Path(out.name).unlink(missing_ok=True)
+    return Book(path.stem, path.name, "", kept, sha256, characters, f"file ({path})", todo.notes)

@@ -7,10 +7,13 @@ Two passes over the bytes, each in chunks, so that a text of any size needs a fe
 import codecs
 import hashlib
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import BinaryIO
+
+from book_data.progress import watched
 
 CHUNK = 1 << 20  # bytes
 BOM = codecs.BOM_UTF8
@@ -58,7 +61,7 @@ def plan(file: BinaryIO, name: str, *, chunk: int = CHUNK) -> Plan:
     first = len(BOM) if file.read(len(BOM)) == BOM else 0
     spans = _spans(_marks(file, first, chunk), first, size)
     if not any(begin < end for begin, end in spans):
-        raise BookError(f"{name} holds nothing but a frame around no text; give a file with text in it")
+        raise BookError(f"{name} holds no text apart from its frame; give a file with text in it")
 
     notes = []
     if first:
@@ -90,10 +93,10 @@ def cleaned(file: BinaryIO, plan: Plan, *, chunk: int = CHUNK) -> Iterator[bytes
             yield block
 
 
-def measure(blocks: Iterable[bytes]) -> tuple[str, int]:
+def measure(stream: Iterable[bytes]) -> tuple[str, int]:
     """(sha256, number of characters) of valid UTF-8 that comes in blocks."""
     digest, characters = hashlib.sha256(), 0
-    for block in blocks:
+    for block in stream:
         digest.update(block)
         characters += len(block.translate(None, CONTINUATION))
     return digest.hexdigest(), characters
@@ -111,7 +114,7 @@ def _check(file: BinaryIO, name: str, chunk: int) -> tuple[bool, bool]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset = total = pairs = 0
     last = b""
-    for block in blocks(file, chunk):
+    for block in watched(blocks(file, chunk), f"checking {name}", total=file.seek(0, 2)):
         nul = block.find(0)
         _decode(decoder, block if nul < 0 else block[:nul], offset, file, name)
         if nul >= 0:
@@ -139,7 +142,7 @@ def _decode(decoder, block: bytes, offset: int, file: BinaryIO, name: str, *, fi
         encoding = "utf-16" if utf16 else "latin1"
         raise BookError(
             f"{name} is not UTF-8 (byte 0x{byte:02x} at offset {where:,}); convert it first, "
-            f"for example with: iconv -f {encoding} -t utf-8 {name} > utf8.txt"
+            f"for example with: iconv -f {encoding} -t utf-8 {shlex.quote(name)} > utf8.txt"
         ) from None
 
 
@@ -152,7 +155,8 @@ def _marks(file: BinaryIO, first: int, chunk: int) -> Iterator[tuple[bool, int, 
     for block in chain(blocks(file, chunk, begin=first), [b""]):
         window += block
         limit = max(len(window) - LONGEST_MARK, 1) if block else len(window)
-        for match in MARK.finditer(window):
+        named = b"gutenberg" in window.lower()  # many times faster than the pattern, and almost never there
+        for match in MARK.finditer(window) if named else ():
             begin, end = origin + match.start(), origin + match.end()
             if match.start() < limit and begin >= done:
                 done = end

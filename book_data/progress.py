@@ -2,14 +2,16 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import ExitStack
+from typing import TypeVar
 
 PATIENCE = 2.0  # seconds
+Block = TypeVar("Block", bound=Sized)
 
 
-def watched(blocks: Iterable[bytes], label: str, total: int | None = None) -> Iterator[bytes]:
-    """Pass the blocks on; show bytes done of `total` and the time left on stderr, if it is a terminal."""
+def watched(blocks: Iterable[Block], label: str, total: int | None = None) -> Iterator[Block]:
+    """Pass the blocks on; show how much of `total` is done and the time left, on stderr if it is a terminal."""
     started, done, bar = time.monotonic(), 0, None
     with ExitStack() as stack:
         for block in blocks:
