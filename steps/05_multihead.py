@@ -1,0 +1,119 @@
+"""Step 05 · Multi-head attention
+
+One head can look for one thing at a time: its weights must sum to one. Text asks for several at once: the vowel
+before last, the start of the word, the open quotation mark. So run several smaller heads side by side, each with its
+own queries, keys and values, lay their results end to end, and let one linear map, the projection, mix them. The
+total width stays the same, and so does nearly all of the cost.
+
+New: n_head heads of size n_embd / n_head in parallel, concatenated and projected.
+
+Shapes: B batch, T time, V vocabulary, C channels (n_embd), H heads (n_head), D head size (D = C / H).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from common.sampling import sample
+from common.training import Recipe
+
+
+@dataclass(frozen=True)
+class Config:
+    vocab_size: int  # V
+    block_size: int = 64  # T at most
+    n_embd: int = 128  # C
+    n_head: int = 4  # H
+
+    def __post_init__(self):
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd={self.n_embd} must be a multiple of n_head={self.n_head}")
+
+
+class Head(nn.Module):
+    """One head of causal self-attention."""
+
+    def __init__(self, config: Config, head_size: int):
+        super().__init__()
+        self.query = nn.Linear(config.n_embd, head_size, bias=False)
+        self.key = nn.Linear(config.n_embd, head_size, bias=False)
+        self.value = nn.Linear(config.n_embd, head_size, bias=False)
+        tril = torch.tril(torch.ones(config.block_size, config.block_size, dtype=torch.bool))
+        self.register_buffer("tril", tril, persistent=False)
+
+    def weights(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T T"]:
+        T = x.size(1)
+        q: Float[Tensor, "B T D"] = self.query(x)
+        k: Float[Tensor, "B T D"] = self.key(x)
+        scores: Float[Tensor, "B T T"] = q @ k.transpose(-2, -1) * k.size(-1) ** -0.5
+        scores = scores.masked_fill(~self.tril[:T, :T], float("-inf"))
+        return F.softmax(scores, dim=-1)
+
+    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T D"]:
+        v: Float[Tensor, "B T D"] = self.value(x)
+        return self.weights(x) @ v
+
+
+class MultiHead(nn.Module):
+    """Several heads side by side; their results are concatenated and projected."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        head_size = config.n_embd // config.n_head
+        self.heads = nn.ModuleList(Head(config, head_size) for _ in range(config.n_head))
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        x = torch.cat([head(x) for head in self.heads], dim=-1)
+        return self.c_proj(x)
+
+
+class Model(nn.Module):
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # what the token is
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)  # where it stands
+        self.attn = MultiHead(config)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size)
+
+    def forward(
+        self, idx: Int[Tensor, "B T"], targets: Int[Tensor, "B T"] | None = None
+    ) -> tuple[Float[Tensor, "B T V"], Float[Tensor, ""] | None]:
+        pos = torch.arange(idx.size(1), device=idx.device)
+        x: Float[Tensor, "B T C"] = self.wte(idx) + self.wpe(pos)
+        x = x + self.attn(x)
+        logits: Float[Tensor, "B T V"] = self.lm_head(x)
+        loss = None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return logits, loss
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        idx: Int[Tensor, "B T"],
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Int[Tensor, "B T_out"]:
+        for _ in range(max_new_tokens):
+            logits, _ = self(idx[:, -self.config.block_size :])  # the model never sees more than block_size
+            next_idx = sample(logits[:, -1], temperature, top_k, generator)  # only the last position predicts
+            idx = torch.cat((idx, next_idx), dim=1)
+        return idx
+
+
+RECIPE = {
+    "quick": Recipe(steps=120, batch_size=32, learning_rate=3e-3),
+    "laptop": Recipe(steps=1000, batch_size=32, learning_rate=3e-3),
+    "gpu": Recipe(steps=5000, batch_size=256, learning_rate=3e-3),
+}
+
+if __name__ == "__main__":
+    from steps.walkthrough import main
+
+    main(5)
