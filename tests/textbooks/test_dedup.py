@@ -99,9 +99,7 @@ def test_each_scope_renames_its_own_names():
     other = "def f(xs):\n    return [a for a in xs] + [b for b in xs]"
     swapped = "def f(a, b):\n    return a - b", "def f(a, b):\n    return b - a"
     inner = "def f(a, b):\n    return [b - c for c in a]", "def f(a, b):\n    return [c - b for c in a]"
-    counter = (
-        "def f():\n    n = m = 0\n    def g():\n        nonlocal n\n        n = 1\n    g()\n    return n"
-    )
+    counter = "def f():\n  n = m = 0\n  def g():\n    nonlocal n\n    n = 1\n  g()\n  return n"
     assert same_tree(one, other)
     assert not same_tree(*swapped)
     assert not same_tree(*inner)
