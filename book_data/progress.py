@@ -11,7 +11,7 @@ Block = TypeVar("Block", bound=Sized)
 
 
 def watched(blocks: Iterable[Block], label: str, total: int | None = None) -> Iterator[Block]:
-    """Pass the blocks on; show how much of `total` is done and the time left, on stderr if it is a terminal."""
+    """Pass the blocks on; on a terminal show how much of `total` is done, and the time left."""
     started, done, bar = time.monotonic(), 0, None
     with ExitStack() as stack:
         for block in blocks:

@@ -119,5 +119,8 @@ def _body(name: str, answer: http.client.HTTPResponse) -> Iterator[bytes]:
 
 def _topics(module: str) -> bytes:
     """The language reference inside every Python: its topics in alphabetical order."""
-    topics = importlib.import_module(module).topics
+    try:
+        topics = importlib.import_module(module).topics
+    except ImportError:
+        raise Unavailable(f"this Python was installed without {module}") from None
     return "\n".join(topics[title] for title in sorted(topics)).encode()
