@@ -44,7 +44,9 @@ class Checkpoint:
         try:
             load_model(model, self.folder / WEIGHTS, device=str(next(model.parameters()).device))
         except RuntimeError as error:
-            raise CheckpointError(f"{self.folder} does not fit this model: it was saved by another step or size") from error
+            raise CheckpointError(
+                f"{self.folder} does not fit this model: it was saved by another step or size"
+            ) from error
         if optimizers:
             tensors = load((self.folder / OPTIMIZERS).read_bytes())
             for number, optimizer in enumerate(optimizers):
@@ -52,7 +54,11 @@ class Checkpoint:
 
 
 def save(
-    root: Path, step: int, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], about: dict[str, Any]
+    root: Path,
+    step: int,
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    about: dict[str, Any],
 ) -> Path:
     """Write root/checkpoint-STEP and forget all but the two newest. `about` must be plain JSON."""
     target = root / f"checkpoint-{step:06d}"
@@ -89,7 +95,9 @@ def newest(root: Path) -> tuple[Checkpoint, list[str]]:
         except CheckpointError as error:
             damaged.append(str(error))
     if damaged:
-        raise CheckpointError(f"{'; '.join(damaged)}; no good checkpoint is left in {root}: train again without --resume")
+        raise CheckpointError(
+            f"{'; '.join(damaged)}; no good checkpoint is left in {root}: train again without --resume"
+        )
     raise CheckpointError(f"there is no checkpoint in {root}: train first, without --resume")
 
 

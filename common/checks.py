@@ -29,7 +29,7 @@ MakeModel = Callable[[], nn.Module]
 
 
 def checklist(make_model: MakeModel, tokens: np.ndarray, seed: int = 1) -> Iterator[Check]:
-    """Run every check, cheapest first. `make_model` returns a new model in float32 on the CPU; `tokens` is training text."""
+    """Run every check, cheapest first. `make_model` returns a new float32 model on the CPU; `tokens` is training text."""
     for check in (
         targets_are_shifted,
         loss_at_init,
@@ -61,8 +61,10 @@ def targets_are_shifted(model: nn.Module, tokens: np.ndarray) -> Check:
     x, y = _pieces(model, tokens)
     passed = torch.equal(x[:, 1:], y[:, :-1]) and not torch.equal(x, y)
     return Check(
-        "targets are the inputs, one later", passed, "equal after a shift by one" if passed else "not a shift by one",
-        "an unshifted target teaches the model to copy, and the loss falls to zero",
+        "targets are the inputs, one later",
+        passed,
+        "equal after a shift by one" if passed else "not a shift by one",
+        "unshifted targets: the model learns to copy, and the loss falls to zero",
     )
 
 
@@ -71,9 +73,10 @@ def loss_at_init(model: nn.Module, tokens: np.ndarray) -> Check:
     guess = math.log(model.config.vocab_size)
     slack = 0.15 if hasattr(model, "init_weights") else 0.8
     return Check(
-        "loss at init is near ln V", abs(loss.item() - guess) < slack,
+        "loss at init is near ln V",
+        abs(loss.item() - guess) < slack,
         f"{loss.item():.3f} against ln {model.config.vocab_size} = {guess:.3f} (± {slack})",
-        "an untrained model should guess; far above means that weights start too large, far below that it sees the answer",
+        "weights that start too large (far above), or a model that sees the answer (far below)",
     )
 
 
@@ -82,9 +85,10 @@ def loss_is_the_mean_surprise(model: nn.Module, tokens: np.ndarray) -> Check:
     logits, loss = model(x, y)
     by_hand = -torch.log_softmax(logits.double(), dim=-1).gather(-1, y[..., None]).mean()
     return Check(
-        "loss is the mean of −log p(target)", abs(loss.item() - by_hand.item()) < 1e-4,
+        "loss is the mean of −log p(target)",
+        abs(loss.item() - by_hand.item()) < 1e-4,
         f"{loss.item():.5f} against {by_hand.item():.5f} by hand",
-        "a loss averaged twice, or over the wrong axis, still falls, and every figure is wrong",
+        "a loss averaged twice or over the wrong axis: it still falls, and every figure is wrong",
     )
 
 
@@ -98,8 +102,10 @@ def no_leak_from_the_future(model: nn.Module, tokens: np.ndarray) -> Check:
         changed[:, t] = _another(model, changed[:, t])
         worst = max(worst, (model(changed)[0][:, :t] - logits[:, :t]).abs().max().item())
     return Check(
-        "the future cannot leak into the past", worst == 0, f"changing token t moves logits before t by {worst:.2g}",
-        "a mask that is missing or off by one: training loss looks wonderful, generated text does not",
+        "the future cannot leak into the past",
+        worst == 0,
+        f"changing token t moves logits before t by {worst:.2g}",
+        "a mask that is missing or off by one: the loss looks wonderful, the generated text does not",
     )
 
 
@@ -110,7 +116,9 @@ def the_present_is_seen(model: nn.Module, tokens: np.ndarray) -> Check:
     changed[:, -1] = _another(model, changed[:, -1])
     moved = (model(changed)[0][:, -1] - logits[:, -1]).abs().max().item()
     return Check(
-        "the newest token is seen", moved > 0, f"changing it moves its own logits by {moved:.2g}",
+        "the newest token is seen",
+        moved > 0,
+        f"changing it moves its own logits by {moved:.2g}",
         "a mask that hides one token too many",
     )
 
@@ -125,7 +133,14 @@ def order_matters(model: nn.Module, tokens: np.ndarray) -> Check:
     moved = (model(swapped)[0][:, -1] - model(x)[0][:, -1]).abs().max().item()
     if not any(hasattr(m, "weights") for m in model.modules()):
         same = moved < 1e-4
-        return Check(name, None, f"an average forgets the order: reversing the past moves the last logits by {moved:.1g}" if same else f"moved by {moved:.2g}", why)
+        return Check(
+            name,
+            None,
+            f"an average forgets the order: reversing the past moves the last logits by {moved:.1g}"
+            if same
+            else f"moved by {moved:.2g}",
+            why,
+        )
     return Check(name, moved > 1e-5, f"reversing the past moves the last logits by {moved:.2g}", why)
 
 
@@ -136,7 +151,9 @@ def rows_are_independent(model: nn.Module, tokens: np.ndarray) -> Check:
     changed[1:] = _another(model, changed[1:])
     moved = (model(changed)[0][0] - logits[0]).abs().max().item()
     return Check(
-        "rows of a batch are independent", moved == 0, f"changing rows 1… moves row 0 by {moved:.2g}",
+        "rows of a batch are independent",
+        moved == 0,
+        f"changing rows 1… moves row 0 by {moved:.2g}",
         "a reshape that mixes the batch axis into another one",
     )
 
@@ -145,7 +162,9 @@ def evaluation_is_repeatable(model: nn.Module, tokens: np.ndarray) -> Check:
     x, _ = _pieces(model, tokens)
     moved = (model(x)[0] - model(x)[0]).abs().max().item()
     return Check(
-        "evaluating twice gives the same", moved == 0, f"two passes differ by {moved:.2g}",
+        "evaluating twice gives the same",
+        moved == 0,
+        f"two passes differ by {moved:.2g}",
         "dropout that stays on: validation loss and samples are worse than the model",
     )
 
@@ -160,7 +179,10 @@ def attention_rows_sum_to_one(model: nn.Module, tokens: np.ndarray) -> Check:
     off = max((wei.sum(-1) - 1).abs().max().item() for _, wei in maps)
     future = max(wei.triu(1).abs().max().item() for _, wei in maps)
     return Check(
-        name, off < 1e-5 and future == 0, f"rows sum to 1 within {off:.1g}; weight on the future {future:.1g}", why
+        name,
+        off < 1e-5 and future == 0,
+        f"rows sum to 1 within {off:.1g}; weight on the future {future:.1g}",
+        why,
     )
 
 
@@ -171,7 +193,8 @@ def gradients_reach_everything(model: nn.Module, tokens: np.ndarray) -> Check:
     dead = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     total = sum(1 for _ in model.parameters())
     return Check(
-        "gradients reach every parameter", not dead,
+        "gradients reach every parameter",
+        not dead,
         f"{total - len(dead)} of {total} tensors" + (f"; none reaches {', '.join(dead[:3])}" if dead else ""),
         "a layer that was built and never called, or a graph cut by detach",
     )
@@ -198,8 +221,10 @@ def scale_by_depth(model: nn.Module, tokens: np.ndarray) -> Check:
     activation = max(stds) / max(min(stds), 1e-30)
     gradient = max(grads) / max(min(grads), 1e-30)
     return Check(
-        name, activation < 4 and gradient < 4,
-        f"activation std {' '.join(f'{s:.2g}' for s in stds)}; gradient norm {' '.join(f'{g:.2g}' for g in grads)}", why,
+        name,
+        activation < 4 and gradient < 4,
+        f"activation std {' '.join(f'{s:.2g}' for s in stds)}; gradient norm {' '.join(f'{g:.2g}' for g in grads)}",
+        why,
     )
 
 
@@ -213,7 +238,12 @@ def cached_equals_uncached(model: nn.Module, tokens: np.ndarray) -> Check:
         parameter.data.mul_(4)
     cached, uncached = (model.generate(start, length, temperature=0, use_cache=use) for use in (True, False))
     same = int((cached == uncached).sum()) - start.size(1)
-    return Check(name, same == length, f"{same} of {length} tokens agree, {length - 12} of them past the first window", why)
+    return Check(
+        name,
+        same == length,
+        f"{same} of {length} tokens agree, {length - 12} of them past the first window",
+        why,
+    )
 
 
 def overfits_one_batch(model: nn.Module, tokens: np.ndarray) -> Check:
@@ -229,9 +259,10 @@ def overfits_one_batch(model: nn.Module, tokens: np.ndarray) -> Check:
         optimizer.step()
     reached = loss.item()
     return Check(
-        "one batch can be learned by heart", reached < floor + 0.1,
+        "one batch can be learned by heart",
+        reached < floor + 0.1,
         f"{reached:.3f} nats after {OVERFIT_STEPS} steps" + (f"; pairs alone allow {floor:.3f}" if floor else ""),
-        "a model that cannot memorise 128 characters has a bug in the model, the loss or the optimizer",
+        "a bug in the model, the loss or the optimizer: 128 characters are easy to memorise",
     )
 
 

@@ -42,6 +42,8 @@ class Result:
     train_seconds: float  # of training steps alone, all sessions added up
     curve: list[dict[str, Any]] = field(default_factory=list)
     val_loss: float = math.nan
+    val_tokens: int = 0  # how many the validation loss was measured on
+    cut: bool = False  # the validation part was longer than that
     interrupted: bool = False
 
 
@@ -99,7 +101,14 @@ def run(
                     mean = sum(losses) / len(losses)
                     result.curve.append({"step": progress.step, "train_loss": mean, "val_loss": val_loss})
                     losses.clear()
-                on_step(State(progress.step, progress.loss, val_loss, (progress.step - first) * tokens_a_step / spent))
+                on_step(
+                    State(
+                        progress.step,
+                        progress.loss,
+                        val_loss,
+                        (progress.step - first) * tokens_a_step / spent,
+                    )
+                )
                 if _agree(asked(), runtime):
                     result.interrupted = progress.step < recipe.steps
                     break
@@ -112,6 +121,8 @@ def run(
         save()
     if not result.interrupted:
         result.val_loss = evaluate(trained, corpus.validation, max_tokens=FINAL_TOKENS, **where)
+        available = len(corpus.validation) - 1
+        result.val_tokens, result.cut = min(available, FINAL_TOKENS), available > FINAL_TOKENS
     return result
 
 

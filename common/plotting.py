@@ -42,7 +42,7 @@ def plot_run(
 
 
 def plot_ladder(path: Path, rungs: Sequence[tuple[str, float]], uniform_loss: float) -> None:
-    """Write the ladder: one bar a step, its validation loss beside it. `rungs` holds (title, loss), first step first."""
+    """Write the ladder: one bar a step with its validation loss. `rungs` holds (title, loss), first step first."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -55,7 +55,15 @@ def plot_ladder(path: Path, rungs: Sequence[tuple[str, float]], uniform_loss: fl
     for place, loss in enumerate(losses):
         axis.text(loss + 0.03, place, f"{loss:.3f}", va="center", color=INK, fontsize=11)
     axis.axvline(uniform_loss, color=FAINT, linestyle=":", linewidth=1.2)
-    axis.text(uniform_loss - 0.04, len(rungs) - 0.7, "a uniform guess", color=FAINT, ha="right", va="center", fontsize=10)
+    axis.text(
+        uniform_loss - 0.04,
+        len(rungs) - 0.7,
+        "a uniform guess",
+        color=FAINT,
+        ha="right",
+        va="center",
+        fontsize=10,
+    )
     axis.invert_yaxis()
     axis.set_xlabel("validation loss (nats per character; lower is better)", color=INK)
     axis.spines[["top", "right", "left"]].set_visible(False)

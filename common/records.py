@@ -39,4 +39,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def recorded_runs() -> dict[int, dict[str, Any]]:
     """Step number → its committed run.json, for the steps that have one."""
-    return {int(file.parent.name[:2]): json.loads(file.read_text(encoding="utf-8")) for file in sorted(ARTIFACTS.glob("[0-9][0-9]_*/run.json"))}
+    return {
+        int(file.parent.name[:2]): json.loads(file.read_text(encoding="utf-8"))
+        for file in sorted(ARTIFACTS.glob("[0-9][0-9]_*/run.json"))
+    }

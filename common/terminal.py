@@ -1,4 +1,4 @@
-"""How the project speaks in a terminal: colour and live bars where they help, plain lines where there is no terminal."""
+"""How the project speaks in a terminal: colour and live bars where they help, plain lines where there is none."""
 
 import time
 from collections.abc import Iterator, Sequence

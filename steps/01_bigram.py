@@ -59,7 +59,7 @@ class Model(nn.Module):
 
 RECIPE = {
     "quick": Recipe(steps=200, batch_size=32, learning_rate=0.1),
-    "laptop": Recipe(steps=3000, batch_size=32, learning_rate=0.05),
+    "laptop": Recipe(steps=2000, batch_size=32, learning_rate=0.02),
     "gpu": Recipe(steps=5000, batch_size=256, learning_rate=0.05),
 }
 

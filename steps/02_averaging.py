@@ -5,8 +5,8 @@ every position the average of everything up to and including itself. Written as 
 product with a lower-triangular matrix it is one operation. Written as a softmax over masked scores it is the same
 matrix again, but now the weights *come from scores*, and scores can be learned: that is the door to attention.
 
-New: characters and positions become vectors, and each position adds the average of its past to its own vector. (It
-keeps its own, because an average alone forgets which character came last, and that would be worse than step 01.)
+New: characters and positions become vectors, and each position lays the average of its past beside its own vector.
+(It keeps its own, because an average alone forgets which character came last, and that is worse than step 01.)
 
 Shapes: B batch, T time, V vocabulary, C channels (the length of each vector, n_embd).
 """
@@ -56,14 +56,14 @@ class Model(nn.Module):
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # what the token is
         self.wpe = nn.Embedding(config.block_size, config.n_embd)  # where it stands
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size)
+        self.lm_head = nn.Linear(2 * config.n_embd, config.vocab_size)
 
     def forward(
         self, idx: Int[Tensor, "B T"], targets: Int[Tensor, "B T"] | None = None
     ) -> tuple[Float[Tensor, "B T V"], Float[Tensor, ""] | None]:
         pos = torch.arange(idx.size(1), device=idx.device)
         x: Float[Tensor, "B T C"] = self.wte(idx) + self.wpe(pos)
-        x = x + average_softmax(x)
+        x: Float[Tensor, "B T 2*C"] = torch.cat((x, average_softmax(x)), dim=-1)
         logits: Float[Tensor, "B T V"] = self.lm_head(x)
         loss = None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         return logits, loss
@@ -86,8 +86,15 @@ class Model(nn.Module):
 
 RECIPE = {
     "quick": Recipe(steps=200, batch_size=32, learning_rate=1e-2),
-    "laptop": Recipe(steps=1500, batch_size=32, learning_rate=1e-2),
-    "gpu": Recipe(steps=5000, batch_size=256, learning_rate=1e-2),
+    "laptop": Recipe(steps=3000, batch_size=32, learning_rate=3e-3),
+    "gpu": Recipe(
+        steps=5000,
+        batch_size=64,
+        learning_rate=1e-3,
+        dtype="bfloat16",
+        compile=True,
+        model={"block_size": 256, "n_embd": 384},
+    ),
 }
 
 if __name__ == "__main__":

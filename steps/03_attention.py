@@ -5,7 +5,8 @@ for?") and a key ("what do I hold?"), and the dot product of a query with a key 
 the future are masked, softmax makes the rest into weights that sum to one, and the past is averaged with *those*.
 Dividing by the square root of the head size keeps the scores' variance near one, so that softmax starts out soft.
 
-New: the scores of step 02, which were all zero, are now computed from the data by two linear maps, query and key.
+New: the scores of step 02, which were all zero, now come from the data through two linear maps, query and key; and
+what a position gathers is added to its own vector, which from here on keeps its width.
 
 Shapes: B batch, T time, V vocabulary, C channels (n_embd), D head size (the length of a query or key).
 """
@@ -89,8 +90,15 @@ class Model(nn.Module):
 
 RECIPE = {
     "quick": Recipe(steps=150, batch_size=32, learning_rate=3e-3),
-    "laptop": Recipe(steps=1200, batch_size=32, learning_rate=3e-3),
-    "gpu": Recipe(steps=5000, batch_size=256, learning_rate=3e-3),
+    "laptop": Recipe(steps=2500, batch_size=32, learning_rate=3e-3),
+    "gpu": Recipe(
+        steps=5000,
+        batch_size=64,
+        learning_rate=1e-3,
+        dtype="bfloat16",
+        compile=True,
+        model={"block_size": 256, "n_embd": 384, "head_size": 64},
+    ),
 }
 
 if __name__ == "__main__":

@@ -109,8 +109,15 @@ class Model(nn.Module):
 
 RECIPE = {
     "quick": Recipe(steps=120, batch_size=32, learning_rate=3e-3),
-    "laptop": Recipe(steps=1000, batch_size=32, learning_rate=3e-3),
-    "gpu": Recipe(steps=5000, batch_size=256, learning_rate=3e-3),
+    "laptop": Recipe(steps=1200, batch_size=32, learning_rate=3e-3),
+    "gpu": Recipe(
+        steps=5000,
+        batch_size=64,
+        learning_rate=1e-3,
+        dtype="bfloat16",
+        compile=True,
+        model={"block_size": 256, "n_embd": 384, "n_head": 6},
+    ),
 }
 
 if __name__ == "__main__":

@@ -142,9 +142,16 @@ class Model(nn.Module):
 
 
 RECIPE = {
-    "quick": Recipe(steps=60, batch_size=16, learning_rate=2e-3),
-    "laptop": Recipe(steps=400, batch_size=16, learning_rate=2e-3),
-    "gpu": Recipe(steps=5000, batch_size=64, learning_rate=3e-4),
+    "quick": Recipe(steps=80, batch_size=12, learning_rate=3e-3, model={"n_layer": 3}),
+    "laptop": Recipe(steps=700, batch_size=12, learning_rate=3e-3, model={"n_layer": 3}),
+    "gpu": Recipe(
+        steps=5000,
+        batch_size=64,
+        learning_rate=3e-4,
+        dtype="bfloat16",
+        compile=True,
+        model={"block_size": 256, "n_embd": 384, "n_head": 6, "n_layer": 6, "dropout": 0.2},
+    ),
 }
 
 if __name__ == "__main__":

@@ -176,9 +176,19 @@ class Model(nn.Module):
 
 
 RECIPE = {
-    "quick": Recipe(steps=60, batch_size=12, learning_rate=1e-3),
-    "laptop": Recipe(steps=1000, batch_size=12, learning_rate=1e-3),
-    "gpu": Recipe(steps=5000, batch_size=64, learning_rate=1e-3),
+    "quick": Recipe(steps=100, batch_size=12, learning_rate=3e-3, optimizer="muon", warmup_steps=5, final_share=0.0),
+    "laptop": Recipe(steps=2000, batch_size=16, learning_rate=3e-3, optimizer="muon", warmup_steps=50, final_share=0.0),
+    "gpu": Recipe(
+        steps=5000,
+        batch_size=64,
+        learning_rate=1e-3,
+        optimizer="muon",
+        warmup_steps=100,
+        final_share=0.0,
+        dtype="bfloat16",
+        compile=True,
+        model={"block_size": 256, "n_embd": 384, "n_head": 6, "n_layer": 6, "dropout": 0.2},
+    ),
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Seven steps from a bigram to a full GPT, and three from a teacher to a finetuned model."""
 
 import importlib
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -23,3 +24,17 @@ def numbers() -> list[int]:
 def load(number: int) -> ModuleType:
     """The module of a step. A name that begins with a digit cannot follow `import`; only this place knows how."""
     return importlib.import_module(f"steps.{path(number).stem}")
+
+
+def _help_at_once() -> None:
+    """`python -m steps.05_multihead --help` comes by here before the step imports torch, which takes over a second."""
+    asked = sys.orig_argv[sys.orig_argv.index("-m") + 1]
+    stem = asked.removeprefix("steps.")
+    if stem[:2].isdigit() and int(stem[:2]) <= 7 and (FOLDER / f"{stem}.py").exists():
+        from steps.walkthrough import main
+
+        main(int(stem[:2]), ["--help"])
+
+
+if sys.argv[0] == "-m" and "--help" in sys.argv:
+    _help_at_once()
