@@ -129,7 +129,15 @@ def _check(file: BinaryIO, name: str, chunk: int) -> tuple[bool, bool]:
     return pairs > 0, total > pairs
 
 
-def _decode(decoder, block: bytes, offset: int, file: BinaryIO, name: str, *, final: bool = False) -> None:
+def _decode(
+    decoder: codecs.IncrementalDecoder,
+    block: bytes,
+    offset: int,
+    file: BinaryIO,
+    name: str,
+    *,
+    final: bool = False,
+) -> None:
     """Feed a block that begins at byte `offset`; bytes of an unfinished character wait in the decoder."""
     waiting = len(decoder.getstate()[0])
     try:
@@ -151,16 +159,14 @@ def _marks(file: BinaryIO, first: int, chunk: int) -> Iterator[tuple[bool, int, 
 
     A window overlaps the next one by the longest mark, so a chunk's border cannot hide or cut one.
     """
-    origin, window, done = first - 1, b"\n", 0  # a line break first, so that every line follows one
+    origin, window = first - 1, b"\n"  # a line break first, so that every line follows one
     for block in chain(blocks(file, chunk, begin=first), [b""]):
         window += block
         limit = max(len(window) - LONGEST_MARK, 1) if block else len(window)
         named = b"gutenberg" in window.lower()  # many times faster than the pattern, and almost never there
         for match in MARK.finditer(window) if named else ():
-            begin, end = origin + match.start(), origin + match.end()
-            if match.start() < limit and begin >= done:
-                done = end
-                yield match["start"] is not None, begin, end
+            if match.start() < limit:
+                yield match["start"] is not None, origin + match.start(), origin + match.end()
         origin, window = origin + limit - 1, window[limit - 1 :]
 
 

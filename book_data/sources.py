@@ -99,7 +99,8 @@ def _http(name: str, url: str) -> bytes:
     except urllib.error.HTTPError as error:
         raise Unavailable(f"{name} answered {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
+        cause = getattr(error, "reason", None) or error
+        reason = getattr(cause, "strerror", None) or cause
         raise Unavailable(f"{name} could not be reached ({reason})") from None
     if length is not None and len(raw) != length:
         raise Unavailable(f"{name} stopped after {len(raw):,} of {length:,} bytes")

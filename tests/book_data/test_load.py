@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,9 @@ def test_a_faulty_source_is_named_in_one_line_and_the_next_one_serves(
     shelf(
         Source("Bad", url=server.url("bad"), sha256=SHA), Source("Good", url=server.url("good"), sha256=SHA)
     )
+    started = time.monotonic()
     book = load()
+    assert time.monotonic() - started < 10  # a source that trickles would take 20 seconds
     assert book.sha256 == SHA
     assert book.source.startswith("Good")
     assert len(book.notes) == 1
@@ -231,13 +234,14 @@ def test_npm_brings_one_file_and_unpacks_nothing(tmp_path, cache, shelf, monkeyp
     ("script", "said"),
     [
         ("sys.exit(7)", r"exit code 7"),
+        (PACK.format(files={"package/book.txt": NOVEL}) + "sys.exit(7)", "exit code 7"),
         ("", r"exit code 0"),
         ("time.sleep(5)", r"npm gave no answer in 0 s"),
         ("open('a-package-1.0.0.tgz', 'wb').write(b'no archive')", "damaged package"),
         (PACK.format(files={"package/other.txt": "x"}), "no file package/book.txt"),
         (PACK.format(files={"package/book.txt": "x"}), "another file"),
     ],
-    ids=["fails", "brings-nothing", "hangs", "damaged", "other-file", "mismatch"],
+    ids=["fails", "fails-late", "brings-nothing", "hangs", "damaged", "other-file", "mismatch"],
 )
 def test_an_npm_client_that_fails_is_one_clause(script, said, tmp_path, cache, shelf, monkeypatch):
     if "sleep" in script:
