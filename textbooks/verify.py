@@ -300,7 +300,7 @@ def _value(line: str) -> object:
 Item = TypeVar("Item")
 
 
-def _spread(
+def spread(
     task: Callable[[Worker, Item], Outcome], items: Iterable[Item], workers: int | None, allow_weaker: bool
 ) -> Iterator[tuple[Item, Outcome]]:
     """Run `task` over `items` on several workers, in order, reading only a little ahead."""
@@ -339,7 +339,7 @@ def verify_many(
     def task(worker: Worker, job: Job) -> Outcome:
         return verify(job.program, job.entry_point, job.tests, limits, worker)
 
-    for job, outcome in _spread(task, jobs, workers, allow_weaker):
+    for job, outcome in spread(task, jobs, workers, allow_weaker):
         yield job.key, outcome
 
 
@@ -354,7 +354,7 @@ def check_many(
     def task(worker: Worker, exercise: Exercise) -> Outcome:
         return check_exercise(exercise, limits, worker)
 
-    return _spread(task, exercises, workers, allow_weaker)
+    return spread(task, exercises, workers, allow_weaker)
 
 
 if __name__ == "__main__":
