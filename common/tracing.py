@@ -6,7 +6,7 @@ import torch
 import torch.nn as nn
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,20 @@ class Row:
     flops: int
 
 
+FUSED_ATTENTION_ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch counts it on GPUs only
+
+
+def _fused_attention_flops(q: tuple, k: tuple, v: tuple, *_: object, **__: object) -> int:
+    return sdpa_flop_count(q, k, v)
+
+
 @torch.no_grad()
 def trace(model: nn.Module, idx: Int[Tensor, "B T"]) -> list[Row]:
     """Run the model once on `idx` and report every module that took part, outermost first."""
     names = {module: name for name, module in model.named_modules()}
     calls: list[tuple[nn.Module, tuple[int, ...], tuple[int, ...], int]] = []
     started: list[int] = []
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping={FUSED_ATTENTION_ON_CPU: _fused_attention_flops})
 
     def before(module: nn.Module, inputs: tuple) -> None:
         started.append(counter.get_total_flops())

@@ -40,19 +40,23 @@ def show_facts(console: Console, *facts: tuple[str, str]) -> None:
 
 
 def show_trace(console: Console, model: nn.Module, whole: bool = False) -> list[Row]:
-    """Run the model once and print what flowed. Blocks after the first are folded unless `whole`."""
+    """Run the model once and print what flowed. Of equal modules in a row only the first is shown, unless `whole`."""
     idx = torch.zeros(1, model.config.block_size, dtype=torch.long, device=next(model.parameters()).device)
     rows = trace(model, idx)
     heading(console, "One forward pass, traced")
     made = table("module", "type", "input", "output", "parameters", "FLOPs", right=(4, 5))
-    folded = [row for row in rows if not whole and row.name.startswith("h.") and not row.name.startswith("h.0")]
     for row in rows:
-        indent = "  " * (row.name.count(".") + 1) if row.name else ""
-        shapes = (" × ".join(map(str, shape)) for shape in (row.input_shape, row.output_shape))
-        if row not in folded:
-            made.add_row(f"{indent}{row.name or 'model'}", row.kind, *shapes, count(row.parameters), count(row.flops))
-        elif row is folded[0]:
-            made.add_row(f"    h.1 … h.{len(model.h) - 1}", "Block", "", "", "like h.0", "each", style="dim")
+        parts = row.name.split(".")
+        later = next((place for place, part in enumerate(parts) if part.isdigit() and part != "0"), None)
+        indent = "  " * sum(not part.isdigit() for part in parts if part)
+        name = ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
+        if later is None or whole:
+            shapes = (" × ".join(map(str, shape)) for shape in (row.input_shape, row.output_shape))
+            made.add_row(indent + (name or "model"), row.kind, *shapes, count(row.parameters), count(row.flops))
+        elif later == len(parts) - 1 and parts[-1] == "1":
+            last = len(model.get_submodule(row.name.rpartition(".")[0])) - 1
+            others = f"{parts[-2]}.1" + (f" … {last}" if last > 1 else "")
+            made.add_row(indent + others, row.kind, "", "", "each the same", "", style="dim")
     console.print(made)
     return rows
 
