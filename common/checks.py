@@ -29,7 +29,7 @@ MakeModel = Callable[[], nn.Module]
 
 
 def checklist(make_model: MakeModel, tokens: np.ndarray, seed: int = 1) -> Iterator[Check]:
-    """Run every check, cheapest first. `make_model` returns a new float32 model on the CPU; `tokens` is training text."""
+    """Run every check, cheapest first. `make_model` returns a new float32 model on the CPU; `tokens` is text."""
     for check in (
         targets_are_shifted,
         loss_at_init,
