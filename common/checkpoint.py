@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+from safetensors import SafetensorError
 from safetensors.torch import load, load_model, save_file, save_model
 
 MANIFEST = "checkpoint.json"
@@ -60,11 +61,34 @@ def save(
     optimizers: Sequence[torch.optim.Optimizer],
     about: dict[str, Any],
 ) -> Path:
-    """Write root/checkpoint-STEP and forget all but the two newest. `about` must be plain JSON."""
+    """Write root/checkpoint-STEP and forget all but the two newest. `about` must be plain JSON.
+
+    Raises CheckpointError where the disk does not take it; older checkpoints are left alone then.
+    """
     target = root / f"checkpoint-{step:06d}"
     aside = root / f".writing-{target.name}"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        _write(aside, step, model, optimizers, about)
+        if target.exists():  # the same step of the same run, saved again after a resume
+            shutil.rmtree(target)
+        os.replace(aside, target)
+        _sync(root)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CheckpointError(
+            f"{target} cannot be written ({reason}): free some space or choose another --out"
+        ) from error
+    for old in _all(root)[KEEP:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _write(
+    aside: Path, step: int, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], about: dict[str, Any]
+) -> None:
     save_model(model, str(aside / WEIGHTS))
     if optimizers:
         tensors, groups = _pack(optimizers)
@@ -72,17 +96,11 @@ def save(
         about = {**about, "optimizers": groups}
     files = {file.name: sha256(file) for file in sorted(aside.iterdir())}
     manifest = {**about, "step": step, "torch": torch.__version__, "files": files}
+    manifest["sha256"] = _digest(manifest)
     (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for file in aside.iterdir():
         _sync(file)
     _sync(aside)
-    if target.exists():  # the same step of the same run, saved again after a resume
-        shutil.rmtree(target)
-    os.replace(aside, target)
-    _sync(root)
-    for old in _all(root)[KEEP:]:
-        shutil.rmtree(old)
-    return target
 
 
 def newest(root: Path) -> tuple[Checkpoint, list[str]]:
@@ -105,9 +123,11 @@ def read(folder: Path) -> Checkpoint:
     """Open one checkpoint and compare every file with its sha256. Raises CheckpointError, one sentence."""
     try:
         about = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = about["files"]
+        files, digest = about["files"], about.pop("sha256")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder.name} is damaged: {MANIFEST} cannot be read") from error
+    if _digest(about) != digest:
+        raise CheckpointError(f"{folder.name} is damaged: {MANIFEST} does not match its own sha256")
     for name, expected in files.items():
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder.name} is damaged: {name} is missing")
@@ -119,6 +139,10 @@ def read(folder: Path) -> Checkpoint:
 def sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _all(root: Path) -> list[Path]:
