@@ -1,6 +1,7 @@
 """Seven steps from a bigram to a full GPT, and three from a teacher to a finetuned model."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +36,11 @@ def _help_at_once() -> None:
 
         main(int(stem[:2]), ["--help"])
 
+
+if "GPT_STEPS_BUG" in os.environ or "GPT_STEPS_YOURS" in os.environ:
+    from steps.planting import from_environment
+
+    from_environment()
 
 if sys.argv[0] == "-m" and "--help" in sys.argv:
     _help_at_once()
