@@ -7,7 +7,7 @@ steps in which each takes what the one before gives. The code here knows nothing
 import random
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
@@ -28,6 +28,13 @@ PARAMETERS = {  # kind of parameter: values drawn, names it has as an argument, 
     "separator": (("-", "/", "+", "_", ":", "*"), ("sep", "glue", "between", "joiner"), "str"),
     "ending": (("s", "!", "?", "er", "ly", "x", "ing"), ("ending", "suffix", "tail", "addition"), "str"),
 }
+
+
+LARGEST, LARGEST_COUNT = 10**7, 200
+
+
+class TooLarge(ValueError):
+    pass
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,10 @@ class Primitive:
         return self.kind in ("keep", "change")
 
     def evaluate(self, value: object, k: object) -> object:
+        """Raises TooLarge for a number that a learner would not write down, or would count up to."""
+        limit = LARGEST_COUNT if self.name == "count_up" else LARGEST
+        if isinstance(value, int) and abs(value) > limit:
+            raise TooLarge(value)
         return _compiled(self)(value, k)
 
 
@@ -122,11 +133,11 @@ def _compiled(primitive: Primitive):
 
 
 @cache
-def compiled_trap(primitive: Primitive):
-    """The wrong version of a primitive as a function of (value, k)."""
-    per_item = primitive.code != ""
-    source = whole_expression(primitive, primitive.trap if per_item else "", primitive.trap)
-    return eval(f"lambda x, k: {source.format(x='x', i='i', k='k')}")
+def trapped(primitive: Primitive) -> Primitive:
+    """The wrong version of a primitive that its entry documents."""
+    if primitive.code:
+        return replace(primitive, code=primitive.trap)
+    return replace(primitive, kind="whole", expr=primitive.trap, loop="")
 
 
 def run(steps: Sequence[Step], value: object, ks: Sequence[object] | None = None) -> list[object]:
@@ -218,7 +229,8 @@ def draw_composition(
         open_needs = list(needed)
         while len(chosen) < depth:
             fits = [p for p in pool if not chosen or (p.takes == chosen[-1].gives and p.name != chosen[-1].name)]
-            wanted = [p for p in fits if any(p.name in names for names in open_needs)]
+            wanted_names = frozenset().union(*open_needs)
+            wanted = [p for p in fits if p.name in wanted_names]
             if wanted and (len(open_needs) > depth - len(chosen) - 1 or rng.random() < 0.6):
                 fits = wanted
             if not fits:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from textbooks.audiences import Audience
-from textbooks.grammar.compose import PARAMETERS, Composition, compiled_trap, run
+from textbooks.grammar.compose import PARAMETERS, Composition, TooLarge, run, trapped
 from textbooks.records import digest
 
 MAX_REPR = 76
@@ -84,9 +84,8 @@ def mutants(steps: Composition) -> Iterator[tuple[str, Mutant]]:
         if primitive.param and not step.argument and isinstance(step.value, int):
             for shift in (-1, 1):
                 yield "shifted", lambda v, ks, p=place, s=shift: run(steps, v, [*ks[:p], ks[p] + s, *ks[p + 1 :]])[-1]
-        yield "trapped", lambda v, ks, p=place: run(
-            steps[p + 1 :], compiled_trap(steps[p].primitive)(run(steps[:p], v, ks[:p])[-1] if p else v, ks[p]), ks[p + 1 :]
-        )[-1] if p + 1 < len(steps) else compiled_trap(steps[p].primitive)(run(steps[:p], v, ks[:p])[-1] if p else v, ks[p])
+        wrong = (*steps[:place], replace(step, primitive=trapped(primitive)), *steps[place + 1 :])
+        yield "trapped", lambda v, ks, w=wrong: run(w, v, ks)[-1]
 
 
 def outcome(function: Callable[[], object]) -> str:
@@ -106,7 +105,10 @@ def draw_cases(steps: Composition, audience: Audience, rng: random.Random, count
     for _ in range(4 * count + 12):
         ks = draw_ks(steps, rng)
         value = draw_value(steps[0].primitive.takes, audience, ks, rng)
-        passed = run(steps, value, ks)
+        try:
+            passed = run(steps, value, ks)
+        except TooLarge:
+            continue
         if all(map(small, passed)) and len(repr(value)) + len(repr(passed[-1])) <= MAX_REPR:
             found.setdefault(repr((value, [k for k, s in zip(ks, steps, strict=True) if s.argument])), (value, ks, passed[-1]))
     cases = list(found.values())
