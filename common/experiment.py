@@ -62,7 +62,7 @@ def run(
     """Train `model` (already on the device) in place, saving into `folder`.
 
     `about` goes into each checkpoint as it is. Ctrl-C finishes the step, saves and returns with `interrupted` set;
-    a second Ctrl-C stops at once. Raises common.training.Diverged after making sure that the last good state is kept.
+    a second Ctrl-C stops at once. Raises common.training.Diverged with the last good state kept.
     """
     optimizers = make_optimizers(
         model, recipe.optimizer, recipe.learning_rate, recipe.muon_learning_rate, recipe.weight_decay
@@ -80,7 +80,7 @@ def run(
 
     def save() -> None:
         nonlocal last_save
-        if runtime.is_main:
+        if runtime.is_main and all(p.isfinite().all() for p in model.parameters()):  # never over a good one
             progress = {"train_seconds": result.train_seconds, "curve": result.curve, "losses": losses}
             checkpoint.save(folder, result.step, model, optimizers, {**about, "progress": progress})
         last_save = time.monotonic()

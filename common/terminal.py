@@ -32,7 +32,7 @@ def passage(text: str, title: str, prompt: str = "") -> Panel:
     return Panel(body, title=title, title_align="left", border_style="dim", padding=(0, 1))
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
@@ -41,7 +41,7 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
-def count(number: float) -> str:
+def count(number: int | float) -> str:
     """A number as people say it: 803 · 12.3 k · 1.19 M."""
     for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(number) >= size:
