@@ -1,5 +1,6 @@
 """How the project speaks in a terminal: colour and live bars where they help, plain lines where there is none."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ ACCENT = "cyan"
 def make_console(quiet: bool = False, **options) -> Console:
     """A console that honours NO_COLOR and the width of the terminal; 100 columns where there is no terminal."""
     console = Console(highlight=False, quiet=quiet, **options)
-    if not console.is_terminal and "width" not in options and "COLUMNS" not in console._environ:
+    if not console.is_terminal and "width" not in options and "COLUMNS" not in os.environ:
         console.width = 100
     return console
 

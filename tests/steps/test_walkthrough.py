@@ -89,7 +89,11 @@ def test_help_answers_without_loading_torch(number):
 
 def test_the_list_of_steps_answers_without_loading_torch():
     ran = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "steps"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-X", "importtime", "-m", "steps"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "COLUMNS": "160"},
     )
     loaded = set(re.findall(r"\|\s+(\w+)$", ran.stderr, re.MULTILINE))
     assert ran.returncode == 0 and not loaded & {"torch", "matplotlib", "numpy"}
