@@ -128,9 +128,7 @@ def test_pages_that_share_most_of_their_shingles_are_near_duplicates_and_others_
 
 def test_candidates_below_the_threshold_are_kept():
     words = [f"word{i}" for i in range(100)]
-    pages = [
-        section(" ".join(w if i % 33 else f"new{page}" for i, w in enumerate(words))) for page in range(40)
-    ]
+    pages = [section(" ".join(w if i % 33 else f"new{page}" for i, w in enumerate(words))) for page in range(40)]
     assert 0.6 < jaccard(grams(pages[0]), grams(pages[1])) < 0.8
     assert removed(*pages) == []
 
