@@ -6,6 +6,7 @@ what was run, and how long it took, as JSON.
 """
 
 import functools
+import importlib
 import os
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # the tower: an int is a float too
 jaxtyping.install_import_hook(["steps", "common"], CHECKER)  # before anything imports them
+importlib.import_module("steps")  # plants a bug if the environment asks for one: python -m steps.bugs
 torch.set_num_threads(1)  # the tensors are tiny: a second thread is only something to wait for
 
 calm = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "report_multiple_bugs": False}
