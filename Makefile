@@ -1,13 +1,14 @@
 # make run     train the GPT of step 07 on Moby Dick and read what it writes
 # make test    pass the tests
 # make record  record all seven steps again into artifacts/
+# make readme  fill in the README's figures from the records
 # make planted plant every known bug and see that the tests catch it
 
 PYTHON ?= python3
 BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test record planted
+.PHONY: run test record readme planted
 run: .venv/base
 	$(BIN)/python -m steps.07_full_gpt
 
@@ -16,6 +17,9 @@ test: .venv/test
 
 record: .venv/base
 	$(BIN)/python -m steps.record
+
+readme: .venv/base
+	$(BIN)/python -m steps.readme
 
 planted: .venv/test
 	$(BIN)/python -m steps.bugs verify

@@ -29,7 +29,7 @@ def heading(console: Console, text: str) -> None:
 
 def passage(text: str, title: str, prompt: str = "") -> Panel:
     """Generated text in a frame, with what the model was given set apart from what it wrote."""
-    body = Text(prompt, style="bold") + Text(text.removeprefix(prompt))
+    body = Text.assemble((prompt, "bold"), text.removeprefix(prompt))
     return Panel(body, title=title, title_align="left", border_style="dim", padding=(0, 1))
 
 

@@ -1,4 +1,4 @@
-"""Step 03 · Attention: weights that depend on the data
+"""Step 03 · Attention: weights from the data
 
 An average treats the whole past alike. Attention lets every position choose: it emits a query ("what am I looking
 for?") and a key ("what do I hold?"), and the dot product of a query with a key is the score of that pair. Scores of

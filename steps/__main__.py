@@ -7,7 +7,7 @@ from steps.ladder import ladder, runs_of_the_ladder
 def main() -> None:
     console = make_console()
     heading(console, "GPT, step by step")
-    console.print(ladder())
+    console.print(ladder(console.width))
     runs = runs_of_the_ladder()
     if runs:
         run = runs[max(runs)]
@@ -18,7 +18,7 @@ def main() -> None:
         )
     console.print(
         "\npython -m steps.05_multihead            walk through a step\n"
-        "python -m steps.05_multihead --no-train  the same from the recorded checkpoint, at once\n"
+        "python -m steps.05_multihead --no-train the same, without training\n"
         "python -m steps.07_full_gpt --check      what to check before training\n"
         "python -m steps.diff 4 5                 what one idea costs in code"
     )

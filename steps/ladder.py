@@ -1,17 +1,15 @@
 """The ladder of recorded losses: where each step stands."""
 
-import math
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from common.records import recorded_runs
 from common.terminal import count, duration, table
 from steps import numbers
 from steps.story import read
 
-BAR = 24  # characters for the longest bar
+WIDE, NARROW = 24, 10  # characters for the longest bar, in a terminal of 110 columns or more and below
 
 
 LANGUAGE_MODEL = range(1, 8)  # the steps that are a language model of the book
@@ -22,36 +20,24 @@ def runs_of_the_ladder() -> dict[int, dict[str, Any]]:
     return {number: run for number, run in recorded_runs().items() if number in LANGUAGE_MODEL}
 
 
-def ladder(here: int | None = None, val_loss: float | None = None) -> Table:
-    """All steps with their recorded validation losses; `here` and its fresh `val_loss` are marked."""
+def ladder(width: int, here: int | None = None, val_loss: float | None = None) -> Table:
+    """All steps with their recorded validation losses; `here` and its fresh `val_loss` are marked.
+
+    `width` is the terminal's, in columns.
+    """
     runs = runs_of_the_ladder()
     losses = {number: run["val_loss"] for number, run in runs.items()}
-    worst = max(losses.values(), default=1.0)
+    longest = WIDE if width >= 110 else NARROW
+    worst = max([*losses.values(), val_loss or 0.0], default=1.0)
     made = table("step", "idea", "validation loss", "", "parameters", "trained in", right=(2, 4, 5))
     for number in numbers():
-        story = read(number)
-        style = "bold" if number == here else ""
-        loss = losses.get(number)
-        bar = "█" * round(BAR * loss / worst) if loss else ""
-        figures = (
-            ("", "", "", "")
-            if loss is None
-            else (
-                f"{loss:.3f}",
-                bar,
-                count(runs[number]["parameters"]),
-                duration(runs[number]["train_seconds"]),
-            )
-        )
-        made.add_row(f"{number:02d}", story.title, *figures, style=style)
-        if number == here and val_loss is not None and not math.isnan(val_loss):
-            made.add_row(
-                "",
-                Text("  this run"),
-                f"{val_loss:.3f}",
-                "▒" * round(BAR * val_loss / max(worst, val_loss)),
-                "",
-                "",
-                style="cyan",
-            )
+        title = read(number).title
+        if number not in runs:
+            made.add_row(f"{number:02d}", title, "", "", "", "", style="dim")
+            continue
+        run, bar = runs[number], "█" * round(longest * losses[number] / worst)
+        figures = (f"{losses[number]:.3f}", bar, count(run["parameters"]), duration(run["train_seconds"]))
+        made.add_row(f"{number:02d}", title, *figures, style="bold" if number == here else "")
+        if number == here and val_loss is not None:
+            made.add_row("", "  this run", f"{val_loss:.3f}", "▒" * round(longest * val_loss / worst), style="cyan")
     return made

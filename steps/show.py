@@ -16,7 +16,7 @@ from common.experiment import Result
 from common.terminal import count, heading, table
 from common.tokenizer import CharTokenizer
 from common.tracing import Row, attention_maps, trace
-from steps.ladder import ladder
+from steps.ladder import LANGUAGE_MODEL, ladder
 from steps.story import Story, following
 
 PROSE = 100  # columns; longer lines are hard to read
@@ -88,10 +88,11 @@ def show_loss(console: Console, result: Result, vocab_size: int) -> None:
 
 def show_ladder(console: Console, story: Story, val_loss: float | None = None) -> None:
     heading(console, "Where this step stands")
-    console.print(ladder(story.number, val_loss))
+    console.print(ladder(console.width, story.number, val_loss))
     coming = following(story.number)
     if coming:
         console.print(f"\n[bold cyan]next[/]  {coming.title}: python -m steps.{coming.name}")
+    if coming and coming.number in LANGUAGE_MODEL:
         console.print(f"      what it changes: python -m steps.diff {story.number} {coming.number}", style="dim")
 
 

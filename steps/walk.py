@@ -25,13 +25,13 @@ from steps.story import Story
 from steps.walkthrough import INTERRUPTED, Options
 
 
-def walk(story: Story, options: Options, command: str) -> int:
+def walk(story: Story, options: Options, command: str, console: Console | None = None) -> int:
     """Show one step from idea to sample. Returns the exit code."""
     step = load(story.number)
     recipe = _recipe(step.RECIPE, options)
     runtime = resolve(options.device, options.dtype, recipe.dtype)
     join_processes(runtime.device)
-    console = make_console(quiet=not runtime.is_main)
+    console = console or make_console(quiet=not runtime.is_main)
     if options.no_train and not options.check:
         return _walk_recorded(console, story, step, options, runtime)
     return _walk_live(console, story, step, recipe, options, runtime, command)

@@ -9,11 +9,14 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from steps.story import read
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 INTERRUPTED = 130  # what a shell expects after Ctrl-C
 
@@ -48,8 +51,8 @@ class Options:
     model: dict[str, int | float]  # the fields of Config that were given
 
 
-def main(number: int, arguments: list[str] | None = None) -> None:
-    """Run a step's command line. `arguments` is sys.argv[1:] unless given."""
+def main(number: int, arguments: list[str] | None = None, console: "Console | None" = None) -> None:
+    """Run a step's command line. `arguments` is sys.argv[1:] and `console` the terminal, unless given."""
     story = read(number)
     app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -108,7 +111,7 @@ def main(number: int, arguments: list[str] | None = None) -> None:
         from steps.walk import walk
 
         try:
-            code = walk(story, options, command(number, arguments))
+            code = walk(story, options, command(number, arguments), console)
         except (ValueError, RuntimeError, OSError) as error:
             if "GPT_STEPS_TRACEBACK" in os.environ:
                 raise

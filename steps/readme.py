@@ -1,0 +1,104 @@
+"""`python -m steps.readme`: fill in the README's figures from the recorded runs, and draw its pictures.
+
+The README is written by hand; what stands between `<!-- name -->` and `<!-- /name -->` is written here.
+"""
+
+import io
+import json
+import math
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from common.records import ARTIFACTS
+from common.terminal import count, duration
+from steps.ladder import runs_of_the_ladder
+from steps.story import read
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+
+def filled(text: str) -> str:
+    """The README with every marked block as the records have it."""
+
+    def block(match: re.Match) -> str:
+        return f"<!-- {match[1]} -->\n{BLOCKS[match[1]]()}\n<!-- /{match[1]} -->"
+
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", block, text, flags=re.DOTALL)
+
+
+def ladder_block() -> str:
+    runs = runs_of_the_ladder()
+    rows = ["| step | idea | validation loss | bits | parameters | trained in |", "|---|---|--:|--:|--:|--:|"]
+    for number, run in runs.items():
+        story = read(number)
+        link = f"[`{story.name}`](steps/{story.file.name})"
+        figures = f"{run['val_loss']:.3f} | {run['bits_per_char']:.3f} | {count(run['parameters'])}"
+        rows.append(f"| {link} | {story.title} | {figures} | {duration(run['train_seconds'])} |")
+    last = runs[max(runs)]
+    uniform = math.log(last["config"]["vocab_size"])
+    return (
+        "\n".join(rows)
+        + f"\n\nValidation loss in nats per character over the whole last tenth of *{last['book']['title']}* "
+        + f"({count(last['val_tokens'])} characters); a uniform guess has {uniform:.3f}. Preset `laptop`, "
+        + f"seed {last['seed']}, float32, {last['machine']['cores']} cores of {last['machine']['cpu']}, "
+        + f"torch {last['machine']['torch']}. Records: [`artifacts/`](artifacts)."
+    )
+
+
+def sample_block() -> str:
+    text = runs_of_the_ladder()[7]["sample"]["text"].strip("\n")
+    return f"```text\n{text}\n```"
+
+
+def tests_block() -> str:
+    tests = json.loads((ARTIFACTS / "tests" / "report.json").read_text(encoding="utf-8"))
+    planted = json.loads((ARTIFACTS / "tests" / "planted.json").read_text(encoding="utf-8"))
+    rows = [
+        ("tests passed", f"{tests['passed']:,}"),
+        ("of these, properties (Hypothesis draws sizes, seeds, texts)", f"{tests['properties']:,}"),
+        ("examples drawn for them", f"{tests['examples']:,}"),
+        ("comparisons with an independent oracle", f"{tests['oracles']:,}"),
+        ("gradient checks", f"{tests['gradient_checks']:,}"),
+        ("seconds, two cores", f"{tests['seconds']:.0f}"),
+        ("bugs planted, and caught", f"{planted['bugs']} planted, {planted['caught']} caught"),
+        ("seconds to plant them all", f"{planted['seconds']:.0f}"),
+    ]
+    return "\n".join(["| what | figure |", "|---|--:|", *(f"| {name} | {figure} |" for name, figure in rows)])
+
+
+def benchmark_block() -> str:
+    from benchmarks.run import table
+
+    return table()
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "ladder": ladder_block,
+    "sample": sample_block,
+    "tests": tests_block,
+    "benchmark": benchmark_block,
+}
+
+
+def draw_screen(path: Path, number: int, arguments: list[str]) -> None:
+    """The terminal as a learner sees it, as a picture."""
+    from common.terminal import make_console
+    from steps.walkthrough import command, main
+
+    console = make_console(record=True, width=100, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    with suppress(SystemExit):
+        main(number, arguments, console)
+    title = command(number, arguments)
+    console.save_svg(str(path), title=title, unique_id=f"step{number:02d}")
+
+
+def main() -> None:
+    draw_screen(ARTIFACTS / "screen.svg", 7, ["--no-train"])
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
