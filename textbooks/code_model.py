@@ -58,9 +58,7 @@ def train_code_model(
     return model, encode
 
 
-def mean_pooled_states(
-    model: "nn.Module", encode: Encode, texts: Sequence[str], batch_size: int = 32
-) -> np.ndarray:
+def mean_pooled_states(model: "nn.Module", encode: Encode, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
     """Each text as the mean, over its tokens, of what `model.lm_head` is given: (n, C) float32.
 
     `model` is any causal language model with `lm_head` and `config.block_size`; a text longer than a block

@@ -132,9 +132,7 @@ def cross_validate(
 
     good = scores >= keep_score
     if min(good.sum(), (~good).sum()) < 5:
-        raise ValueError(
-            f"{good.sum()} of {len(good)} labels say keep, and five of each kind are needed: label more"
-        )
+        raise ValueError(f"{good.sum()} of {len(good)} labels say keep, and five of each kind are needed: label more")
     predicted = np.zeros(len(scores))
     for repeat in range(repeats):
         folds = StratifiedKFold(5, shuffle=True, random_state=seed + repeat)
