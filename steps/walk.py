@@ -175,8 +175,8 @@ def _train(
 
         def show(state: experiment.State) -> None:
             facts = [f"loss {state.loss:.3f}"]
-            facts += [f"validation {state.val_loss:.3f}"] if state.val_loss is not None else []
-            progress.update(state.step, [*facts, f"{count(state.tokens_per_second)} tokens/s"])
+            facts += [f"val {state.val_loss:.3f}"] if state.val_loss is not None else []
+            progress.update(state.step, [*facts, f"{count(state.tokens_per_second)} tok/s"])
 
         return experiment.run(
             model,
