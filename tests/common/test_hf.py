@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from common.hf import export_hf, import_hf, load_hf_state, read_alphabet, read_sizes
 from steps import load
 
-
 step = load(7)
 alphabets = st.text(st.characters(exclude_categories=["Cs"]), min_size=2, max_size=30).map(
     lambda text: "".join(sorted(set(text) | {"a", "\n"}))
@@ -125,7 +124,7 @@ def test_a_wrong_shape_a_missing_weight_and_an_untied_head_are_named(tmp_path):
 @pytest.mark.parametrize("number", range(1, 7))
 def test_only_a_gpt2_shaped_model_can_travel(number, tmp_path):
     model = load(number).Model(load(number).Config(vocab_size=3))
-    with pytest.raises(ValueError, match="take step 07$"):
+    with pytest.raises(ValueError, match=r"take step 07$"):
         export_hf(model, tmp_path / "never", "abc")
     assert not (tmp_path / "never").exists()
 
