@@ -19,7 +19,7 @@ from textbooks.isolation import Limits, Worker, WorkerLost
 from textbooks.verify import Rejected, ask
 from textbooks.worker import decode
 
-PROBES = 3  # calls of each problem on which a function must agree before the whole test is run
+PROBES = 8  # calls of each problem on which a function must agree before the whole test is run
 LIMITS = Limits(cpu_seconds=2.0, wall_seconds=8.0)  # for the probes of all problems together
 STUCK = 3  # calls that may hang before the rest of a function's probes are given up
 
@@ -101,33 +101,40 @@ def agree(a: object, b: object) -> bool:
     return a == b
 
 
-def answered_alike(function: Function, benchmark: Sequence[Observed], worker: Worker) -> Iterator[Problem]:
+def answered_alike(function: Function, benchmark: Sequence[Observed], worker: Worker) -> list[Problem]:
     """The problems that fit the function and on whose observed calls it gives the observed values.
 
-    Raises WorkerLost if the isolated process was lost twice, which says nothing about the function.
+    First all that fit are asked one call each, then those it answered alike the others. Raises WorkerLost if the
+    isolated process was lost twice, which says nothing about the function.
     """
-    asked = [
+    alike = [
         observed
         for observed in benchmark
         if function.arguments is None or fits(function.arguments, observed.calls[0][0])
     ]
+    for part in (slice(1), slice(1, None)):
+        alike = list(_answered(function, alike, part, worker))
+    return [observed.problem for observed in alike]
+
+
+def _answered(function: Function, asked: Sequence[Observed], part: slice, worker: Worker) -> Iterator[Observed]:
+    """Those of `asked` whose calls in `part` the function answers as observed; one process answers them all."""
     for _ in range(STUCK):
-        calls = [arguments for observed in asked for arguments, _ in observed.calls]
-        if not calls:
-            return
+        calls = [arguments for observed in asked for arguments, _ in observed.calls[part]]
         try:
-            reply = ask(worker, [function.program], function.name, calls, LIMITS)
+            reply = ask(worker, [function.program], function.name, calls, LIMITS) if calls else None
         except Rejected as rejected:
             raise WorkerLost(rejected.outcome.reason) from None
-        values = iter(_values(reply.answer.splitlines()[: len(calls)]))
+        values = iter(_values(reply.answer.splitlines()[: len(calls)]) if reply else ())
         for place, observed in enumerate(asked):
-            given = list(islice(values, len(observed.calls)))
-            if len(given) < len(observed.calls):  # a call hung and its process was ended: go on behind it
+            right = [value for _, value in observed.calls[part]]
+            given = list(islice(values, len(right)))
+            if len(given) < len(right):  # a call hung and its process was ended: go on behind it
                 asked = asked[place + 1 :]
                 break
             with suppress(OverflowError, RecursionError):  # too large or too deep to compare: not alike
-                if agree(given, [value for _, value in observed.calls]):
-                    yield observed.problem
+                if agree(given, right):
+                    yield observed
         else:
             return
 

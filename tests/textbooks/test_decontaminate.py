@@ -179,15 +179,17 @@ def test_of_all_pairs_of_problems_only_one_is_within_the_tree_threshold():
 
 
 def test_a_models_embedding_can_be_handed_in_and_calibrates_its_own_threshold():
-    """Three problems at right angles and a mean between them: nearer than 60 degrees to one is contamination."""
+    """Three problems at right angles are, their mean taken out, at a cosine of -0.5 to each other."""
     few = [PROBLEMS[f"HumanEval/{i}"] for i in (0, 1, 2)]
     axes = dict(zip([p.prompt + p.canonical_solution for p in few], np.eye(3), strict=True))
-    axes |= {"near": np.array([1.0, 0.1, 0.0]), "between": np.array([1.0, 1.0, 1.0])}
+    axes |= {"near": np.array([1.0, 0.1, 0.0]), "mean": np.full(3, 1 / 3)}
     with Decontaminator(few, lambda texts: np.array([axes[text] for text in texts]), 1, True) as contaminated:
         assert contaminated.embedding_threshold == pytest.approx(-0.5)
-        near, between = contaminated.embeddings([Function("f", "near"), Function("f", "between")])
+        near, mean = contaminated.embeddings([Function("f", "near"), Function("f", "mean")])
+        contaminated.embedding_threshold = near.score
+        assert contaminated.embeddings([Function("f", "near")]) == [None]
     assert near.problem == "HumanEval/0" and near.score > 0.9
-    assert between.score == pytest.approx(0.0, abs=1e-9)
+    assert mean.score == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize(
