@@ -16,6 +16,7 @@ from textbooks.verify import parse_test
 
 FENCE = re.compile(r"^```[ \t]*(\w*)[^\n]*\n(.*?)(?:^```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 MIN_TESTS = 3
+BROKEN = (SyntaxError, ValueError, RecursionError, MemoryError)  # what ast.parse raises for text that is not Python
 
 
 class Unparsed(ValueError):
@@ -43,8 +44,8 @@ def parse_exercise(text: str, prompt: Prompt, teacher: str, spec: Mapping) -> Ex
     blocks = fences(text)
     source = "\n\n".join(blocks) if blocks else text
     try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        source, body = _whole_statements(source)
+    except BROKEN as error:
         if not blocks:
             raise Unparsed("It holds no fenced Python.") from None
         raise Unparsed(f"It is not Python ({getattr(error, 'msg', type(error).__name__)}).") from None
@@ -75,6 +76,19 @@ def parse_exercise(text: str, prompt: Prompt, teacher: str, spec: Mapping) -> Ex
         entry_point, before + "\n".join(head), solution, tests,
         prompt.draw.topic, prompt.draw.other_topic, prompt.draw.audience, teacher, prompt.text, prompt.seed, spec,
     )  # fmt: skip
+
+
+def _whole_statements(source: str) -> tuple[str, list[ast.stmt]]:
+    """The source and its statements; an answer that was cut off in mid-statement loses its last lines."""
+    lines = source.splitlines()
+    for end in range(len(lines), 0, -1):
+        kept = "\n".join(lines[:end])
+        try:
+            return kept, ast.parse(kept).body
+        except BROKEN:
+            if end == 1:
+                ast.parse(source)  # raises what is wrong with the whole
+    raise SyntaxError("it is empty")
 
 
 def _until(line: str, column: int) -> str:
@@ -132,9 +146,10 @@ def claims(text: str) -> list[Claim]:
             continue
         try:
             body = ast.parse(block).body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+        except BROKEN:
             raise Unparsed("A fenced block is not Python.") from None
-        if any(isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print" for n in ast.walk(ast.Module(body, []))):
+        calls = [node.func for node in ast.walk(ast.Module(body, [])) if isinstance(node, ast.Call)]
+        if any(getattr(function, "id", "") == "print" for function in calls):
             raise Unparsed("It prints, so its outputs cannot be checked: it should show a session.")
         code.append(block)
     if not found:

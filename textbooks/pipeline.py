@@ -8,6 +8,7 @@ is done again. The data set is written last, in the order of the prompts, so tha
 same bytes as an unbroken one.
 """
 
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -53,6 +54,8 @@ class Result:
     removed: list[Removed]
     funnel: dict[str, dict[str, int]]  # kind -> stage -> records that got so far
     unanswered: int
+    stopped: str  # why the teacher gave up, "" if it did not
+    tokens: dict[str, int]  # as the teacher counted them: "prompt", "completion"
     hashes: dict[str, str]  # file -> sha256
 
 
@@ -64,7 +67,8 @@ def prompts_for(recipe: Recipe, teacher: Teacher) -> list[Prompt]:
     made = []
     for index, drawn in enumerate(islice(draws, total)):
         section = (index + 1) * recipe.sections // total > index * recipe.sections // total
-        made.append(make_prompt(teacher.template, index, KINDS[section], drawn, recipe.seed))
+        kind = KINDS[section]
+        made.append(make_prompt(teacher.templates[kind], index, kind, drawn, recipe.seed))
     return made
 
 
@@ -74,6 +78,11 @@ def reachable_leaves(teacher: Teacher) -> tuple[str, ...]:
     return tuple(leaf for leaf in leaves() if subtopics is None or leaf.rsplit("/", 1)[0] in subtopics)
 
 
+def asked(teacher: Teacher) -> dict[str, int]:
+    """Topic -> how many of its leaves this teacher is asked about."""
+    return dict(Counter(leaf.split("/")[0] for leaf in reachable_leaves(teacher)))
+
+
 def run(
     recipe: Recipe, teacher: Teacher, folder: Path, allow_weaker: bool = False,
     progress: Progress = lambda stage, done, total: None,
@@ -81,11 +90,11 @@ def run(
     """Make the data set in `folder`, or go on with the one begun there.
 
     Raises ValueError if the folder holds a run of other settings, IsolationError if programs cannot be confined,
-    and TeacherStopped when the teacher gives up; all that was answered is kept."""
+    and TeacherStopped when the teacher gives up before its first answer."""
     claim_folder(recipe, teacher, folder)
     prompts = prompts_for(recipe, teacher)
     write_jsonl(folder / "prompts.jsonl", ({"key": p.key, **asdict(p)} for p in prompts))
-    answers = answer(prompts, teacher, folder / "answers.jsonl", progress)
+    answers, stopped = answer(prompts, teacher, folder / "answers.jsonl", progress)
     removed: dict[str, Removed] = {}
     records: dict[str, Record] = {}  # by prompt key, in the order of the prompts
     by_record: dict[str, Prompt] = {}
@@ -110,7 +119,9 @@ def run(
             record = records.pop(key)
             removed[key] = Removed(stage, reasons[record.key], by_record[record.key], record)
         counts[stage] = [p for p in prompts if p.key in records]
-    return _written(list(records.values()), [removed[p.key] for p in prompts if p.key in removed], counts, folder)
+    left = [removed[prompt.key] for prompt in prompts if prompt.key in removed]
+    tokens = {name: sum(a[f"{name}_tokens"] for a in answers.values()) for name in ("prompt", "completion")}
+    return _written(list(records.values()), left, counts, tokens, stopped, folder)
 
 
 def claim_folder(recipe: Recipe, teacher: Teacher, folder: Path) -> None:
@@ -122,13 +133,15 @@ def claim_folder(recipe: Recipe, teacher: Teacher, folder: Path) -> None:
         if theirs != mine:
             raise ValueError(f"{folder} holds another run ({theirs}): choose another --out or the same settings")
         return
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(file.name != "ledger.jsonl" for file in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and holds no run: choose another --out")
     write_jsonl(claim, [mine])
 
 
-def answer(prompts: Sequence[Prompt], teacher: Teacher, path: Path, progress: Progress) -> dict[str, dict]:
-    """Prompt key -> answer, for every prompt that the teacher has answered, now or before."""
+def answer(
+    prompts: Sequence[Prompt], teacher: Teacher, path: Path, progress: Progress
+) -> tuple[dict[str, dict], str]:
+    """Prompt key -> answer, for every prompt that the teacher has answered, now or before; and why it stopped."""
     with Journal(path) as journal:
         answers = {row["key"]: row for row in journal}
         lock = threading.Lock()
@@ -141,8 +154,13 @@ def answer(prompts: Sequence[Prompt], teacher: Teacher, path: Path, progress: Pr
                 progress("answered", len(answers), len(prompts))
 
         progress("answered", len(answers), len(prompts))
-        teacher.answer(prompts, frozenset(answers), record)
-    return answers
+        try:
+            teacher.answer(prompts, frozenset(answers), record)
+        except TeacherStopped as reason:
+            if not answers:
+                raise
+            return answers, str(reason)
+    return answers, ""
 
 
 def parse(prompt: Prompt, text: str, teacher: Teacher, spec: dict) -> Record:
@@ -255,7 +273,10 @@ def clean(records: Sequence[Record], folder: Path, allow_weaker: bool, progress:
 # ---------------------------------------------------------------- the data set
 
 
-def _written(records: Sequence[Record], removed: Sequence[Removed], counts: dict, folder: Path) -> Result:
+def _written(
+    records: Sequence[Record], removed: Sequence[Removed], counts: dict, tokens: dict[str, int], stopped: str,
+    folder: Path,
+) -> Result:
     exercises = [record for record in records if isinstance(record, Exercise)]
     sections = [record for record in records if not isinstance(record, Exercise)]
     funnel = {
@@ -267,7 +288,7 @@ def _written(records: Sequence[Record], removed: Sequence[Removed], counts: dict
         "removed.jsonl": write_jsonl(folder / "removed.jsonl", map(_removed_row, removed)),
     }
     unanswered = len(counts["prompted"]) - len(counts["answered"])
-    return Result(exercises, sections, list(removed), funnel, unanswered, hashes)
+    return Result(exercises, sections, list(removed), funnel, unanswered, stopped, tokens, hashes)
 
 
 def _removed_row(entry: Removed) -> dict:
@@ -277,7 +298,13 @@ def _removed_row(entry: Removed) -> dict:
 
 def reasons(removed: Iterable[Removed], kind: str) -> Counter:
     """How often each reason occurs, numbers and names taken out so that alike reasons count together."""
-    return Counter((r.stage, r.reason.split(";")[0].split("(")[0].strip()) for r in removed if r.prompt.kind == kind)
+    return Counter((r.stage, _kind_of(r.reason)) for r in removed if r.prompt.kind == kind)
+
+
+def _kind_of(reason: str) -> str:
+    reason = re.sub(r" of [0-9a-f]{12}| \([\d.]+\)|HumanEval/\d+", "", reason.split(";")[0])
+    reason = re.sub(r"'[^']*'|\d+", "…", reason)
+    return reason.replace("close to  by", "close to a HumanEval problem by").strip()
 
 
 __all__ = ["Recipe", "Removed", "Result", "TeacherStopped", "prompts_for", "run"]

@@ -80,10 +80,9 @@ def to_row(record: Record) -> dict:
 def from_row(row: Mapping) -> Record:
     """The inverse of `to_row`. Raises ValueError if the row was changed after its key was written."""
     fields = {name: value for name, value in row.items() if name not in ("kind", "key")}
-    if row["kind"] == "exercise":
-        record = Exercise(**{**fields, "tests": tuple(fields["tests"])})
-    else:
-        record = Section(**fields)
+    if "tests" in fields:
+        fields["tests"] = tuple(fields["tests"])
+    record = (Exercise if row["kind"] == "exercise" else Section)(**fields)
     if record.key != row["key"]:
         raise ValueError(f"record {row['key'][:12]} does not match its key: the file was edited; rebuild it")
     return record

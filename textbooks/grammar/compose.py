@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from importlib import resources
 
 from textbooks.records import digest
@@ -170,7 +171,7 @@ class HoldOut:
 
     def forbids(self, steps: Sequence[Step]) -> bool:
         names = [step.primitive.name for step in steps]
-        return any(pair in self.pairs for pair in zip(names, names[1:], strict=False))
+        return any(pair in self.pairs for pair in pairwise(names))
 
 
 def compatible_pairs() -> tuple[tuple[str, str], ...]:

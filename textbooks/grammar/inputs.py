@@ -20,7 +20,7 @@ MAX_REPR = 76
 def draw_value(kind: str, audience: Audience, ks: Sequence[object], rng: random.Random) -> object:
     """One value of this type: small, now and then empty, leaning towards the parameters and to repeats."""
     near = [k + d for k in ks if isinstance(k, int) for d in (-1, 0, 1)]
-    letters = [k for k in ks if isinstance(k, str) and len(k) == 1]
+    letters = [k for k in ks if isinstance(k, str) and len(k) == 1 and k.isalpha()]
 
     def number() -> int:
         return rng.choice(near) if near and rng.random() < 0.35 else rng.randint(-9, 20)
@@ -58,12 +58,14 @@ def draw_ks(steps: Composition, rng: random.Random) -> list[object]:
     return ks
 
 
-def small(value: object, depth: int = 0) -> bool:
+def small(value: object) -> bool:
     if isinstance(value, int):
         return abs(value) < 10**7
     if isinstance(value, dict):
         return all(map(small, value.values())) and len(value) <= 16
-    return len(value) <= (40 if not isinstance(value, str) else 60) and all(isinstance(v, str) or small(v) for v in value)
+    if isinstance(value, str):
+        return len(value) <= 60
+    return len(value) <= 40 and all(map(small, value))
 
 
 Mutant = Callable[[object, Sequence[object]], object]
@@ -88,9 +90,10 @@ def mutants(steps: Composition) -> Iterator[tuple[str, Mutant]]:
         yield "trapped", lambda v, ks, w=wrong: run(w, v, ks)[-1]
 
 
-def outcome(function: Callable[[], object]) -> str:
+def outcome(function: Mutant, value: object, ks: Sequence[object]) -> str:
+    """What the function gives, or the name of the error it raises."""
     try:
-        return repr(function())
+        return repr(function(value, ks))
     except Exception as error:
         return type(error).__name__
 
@@ -102,6 +105,7 @@ def draw_cases(steps: Composition, audience: Audience, rng: random.Random, count
     """`count` calls with their results, chosen to kill the mutants. None if the composition is degenerate: a
     step that never matters, a result that hardly varies, or values that grow too large to be read."""
     found: dict[str, Case] = {}
+    met: list[set[str]] = [set() for _ in steps]  # the distinct values after each step
     for _ in range(4 * count + 12):
         ks = draw_ks(steps, rng)
         value = draw_value(steps[0].primitive.takes, audience, ks, rng)
@@ -110,16 +114,20 @@ def draw_cases(steps: Composition, audience: Audience, rng: random.Random, count
         except TooLarge:
             continue
         if all(map(small, passed)) and len(repr(value)) + len(repr(passed[-1])) <= MAX_REPR:
-            found.setdefault(repr((value, [k for k, s in zip(ks, steps, strict=True) if s.argument])), (value, ks, passed[-1]))
+            given = repr((value, [k for k, step in zip(ks, steps, strict=True) if step.argument]))
+            found.setdefault(given, (value, ks, passed[-1]))
+            for place, result in enumerate(passed):
+                met[place].add(repr(result))
     cases = list(found.values())
     results = [repr(result) for _, _, result in cases]
-    if len(cases) < count or len(set(results)) < (2 if steps[-1].primitive.gives == "flag" else 4):
+    if len(cases) < count or min(map(len, met)) < 2 or len(set(results)) < (2 if steps[-1].primitive.gives == "flag" else 4):
         return None
     if max(map(results.count, results)) > 0.8 * len(results):
         return None
     chosen: list[int] = []
     for kind, mutant in mutants(steps):
-        told = {n for n, (v, ks, _) in enumerate(cases) if outcome(lambda v=v, ks=ks: mutant(v, ks)) != results[n]}
+        answers = [outcome(mutant, value, ks) for value, ks, _ in cases]
+        told = {n for n, answer in enumerate(answers) if answer != results[n]}
         if not told and kind == "dropped":
             return None
         if told and not told & set(chosen):
@@ -138,5 +146,6 @@ def behaviour(steps: Composition, audience: Audience) -> str:
     answers = []
     for _ in range(24):
         ks = [PARAMETERS[s.primitive.param][0][rng.randrange(4)] if s.argument else s.value for s in steps]
-        answers.append(outcome(lambda ks=ks: run(steps, draw_value(steps[0].primitive.takes, plain, (3,), rng), ks)[-1]))
+        value = draw_value(steps[0].primitive.takes, plain, (3,), rng)
+        answers.append(outcome(lambda v, ks: run(steps, v, ks)[-1], value, ks))
     return digest(steps[0].primitive.takes, [s.primitive.param for s in steps if s.argument], answers)[:16]

@@ -207,7 +207,8 @@ def _trace(steps, name, argument, cases, rng) -> list[str] | None:
 def watch(code: str, name: str, values: Sequence[object]) -> list[tuple[str, str]]:
     """(line of code, what it changed) for every executed line that assigns a name or returns."""
     function, source = execute(code, name), code.split("\n")
-    named = {n.id for n in _own_nodes(ast.parse(code).body[0]) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    names = [node for node in _own_nodes(ast.parse(code).body[0]) if isinstance(node, ast.Name)]
+    named = {node.id for node in names if isinstance(node.ctx, ast.Store)}
     rows: list[tuple[str, str]] = []
     known: dict[str, str] = {}
     line = 0

@@ -9,6 +9,8 @@ from textbooks.records import digest
 from textbooks.topics import Draw
 
 KINDS = ("exercise", "section")
+FULL = {"exercise": "exercise", "section": "section"}
+SHORT = {"exercise": "exercise_short", "section": "section_short"}  # for models that lose their way in a long prompt
 
 
 class TeacherStopped(Exception):
@@ -50,9 +52,11 @@ class Teacher(Protocol):
     from any thread, and leaves out the prompts that failed, so that the next run asks them again."""
 
     name: str
-    template: str
+    templates: Mapping[str, str]  # kind -> the prompt file it is asked with
 
     def accepts(self, draw: Draw) -> bool: ...
+
+    def report(self) -> dict: ...  # what it spent, in this process or in all
 
     def answer(self, prompts: Sequence[Prompt], answered: Container[str], record: Record) -> None: ...
 
@@ -69,10 +73,10 @@ def said(leaf: str) -> str:
 
 
 def make_prompt(name: str, index: int, kind: str, draw: Draw, seed: int) -> Prompt:
-    """The prompt for a draw: the teacher's own template, or the one of its kind (`name` "")."""
+    """The prompt for a draw, from the template called `name`."""
     slots = {"topic": said(draw.topic), "other_topic": said(draw.other_topic), "audience": draw.audience}
     slots |= {"kind": kind, "seed": str(seed), "index": str(index)}
-    text = template(name or kind)
+    text = template(name)
     for slot, value in slots.items():
         text = text.replace("{" + slot + "}", value)
     return Prompt(index, kind, draw, seed, text.strip())

@@ -12,7 +12,7 @@ from multiprocessing import connection, get_context, parent_process
 from textbooks.grammar import exercise, page
 from textbooks.grammar.compose import HoldOut, standard_hold_out
 from textbooks.grammar.exercise import Drawn, Order, covered_subtopics
-from textbooks.teachers import Answer, Prompt, Record
+from textbooks.teachers import KINDS, Answer, Prompt, Record
 from textbooks.topics import Draw
 
 MANY = 200  # prompts from which starting processes pays
@@ -29,7 +29,7 @@ class GrammarTeacher:
 
     name = "grammar"
     subtopics = covered_subtopics()
-    template = "grammar"
+    templates = dict.fromkeys(KINDS, "grammar")
 
     def __init__(self, hold_out: HoldOut | None = None, processes: int | None = None):
         self.hold_out = hold_out or standard_hold_out()
@@ -41,6 +41,9 @@ class GrammarTeacher:
         if draw.audience in self.hold_out.audiences or not set(subtopics) <= covered_subtopics():
             return False
         return _feasible(tuple(sorted(subtopics)), self.hold_out)
+
+    def report(self) -> dict:
+        return {"processes": self.processes}
 
     def answer(self, prompts: Sequence[Prompt], answered: Container[str], record: Record) -> None:
         todo = [prompt for prompt in prompts if prompt.key not in answered]

