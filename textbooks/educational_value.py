@@ -11,7 +11,7 @@ GPT-4.
 
 import ast
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,11 @@ class Agreement:
 
 
 def agreement(first: Mapping[str, Label], second: Mapping[str, Label]) -> Agreement:
-    """How far two labellings agree on the chunks that both judged."""
+    """How far two labellings agree on the chunks that both judged.
+
+    FIRST and SECOND are by the same model in one session, the second in another order but with the first still
+    in its context: what they give is an upper bound on self-agreement, not the agreement of two judges.
+    """
     from sklearn.metrics import cohen_kappa_score
 
     keys = [key for key in second if key in first]
@@ -93,7 +97,7 @@ def length_and_docstring(chunks: Sequence[Chunk]) -> np.ndarray:
 def _forest(seed: int):
     from sklearn.ensemble import RandomForestRegressor
 
-    return RandomForestRegressor(300, min_samples_leaf=2, max_features="sqrt", n_jobs=-1, random_state=seed)
+    return RandomForestRegressor(200, min_samples_leaf=2, max_features="sqrt", n_jobs=-1, random_state=seed)
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ def cross_validate(
             forest = _forest(seed + repeat).fit(features[train], scores[train])
             predicted[test] += forest.predict(features[test]) / repeats
     rng = np.random.default_rng(seed)
-    draws = (rng.integers(0, len(good), len(good)) for _ in range(2_000))
+    draws = (rng.integers(0, len(good), len(good)) for _ in range(500))
     aucs = [roc_auc_score(good[draw], predicted[draw]) for draw in draws if 0 < good[draw].sum() < len(good)]
     top = np.argsort(-predicted, kind="stable")[: max(1, round(kept * len(good)))]
     low, high = np.quantile(aucs, [0.025, 0.975])
@@ -153,6 +157,25 @@ def cross_validate(
         float(good.mean()),
         len(good),
     )
+
+
+def compare(
+    chunks: Sequence[Chunk], embed: Callable[[Sequence[str]], np.ndarray], labels: Mapping[str, Label], seed: int
+) -> dict[str, Quality]:
+    """The filter beside two that need no model, all on the labelled ones among `chunks`.
+
+    `embed` maps n texts to vectors (n, d). TF-IDF learns its weights from all chunks, labelled or not.
+    """
+    from textbooks.decontaminate import tfidf
+
+    known, scores = labelled(chunks, labels)
+    texts = [chunk.source for chunk in known]
+    features = {
+        "model states": embed(texts),
+        "TF-IDF": tfidf([chunk.source for chunk in chunks])(texts),
+        "length and docstring": length_and_docstring(known),
+    }
+    return {name: cross_validate(rows, scores, seed) for name, rows in features.items()}
 
 
 def keep_best(

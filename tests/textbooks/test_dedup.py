@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -218,6 +219,18 @@ def test_an_index_rebuilt_from_the_kept_records_goes_on_as_if_never_stopped():
         if duplicate is None:
             assert resumed.add(record) is None
     assert [resumed.add(record) for record in records[50:]] == [duplicate for _, duplicate in unbroken[50:]]
+
+
+@pytest.mark.slow
+def test_ten_times_the_records_take_at_most_fifteen_times_as_long():
+    rng = random.Random(5)
+    pages = [section(" ".join(f"w{rng.randrange(5000)}" for _ in range(60))) for _ in range(30_000)]
+    seconds = []
+    for n in (3_000, 30_000):
+        start = time.process_time()
+        assert sum(duplicate is None for _, duplicate in near_duplicates(pages[:n])) == n
+        seconds.append(time.process_time() - start)
+    assert seconds[1] <= 15 * seconds[0]
 
 
 def test_decisions_do_not_depend_on_the_hash_seed():

@@ -126,6 +126,14 @@ def test_the_filter_keeps_the_asked_share_of_characters_and_the_best_of_them():
     assert np.mean(unseen) > scores[100:].mean() + 1
 
 
+def test_the_filter_is_compared_on_the_labelled_chunks_alone(monkeypatch):
+    monkeypatch.setattr(value, "cross_validate", lambda rows, scores, seed: (rows.shape[0], scores.tolist(), seed))
+    chunks = corpus(12)
+    table = value.compare(chunks, lambda texts: np.ones((len(texts), 2)), labels_for(chunks[:5], np.arange(1, 6)), 9)
+    assert list(table) == ["model states", "TF-IDF", "length and docstring"]
+    assert set(map(str, table.values())) == {str((5, [1, 2, 3, 4, 5], 9))}
+
+
 def test_length_and_docstring_are_counted():
     chunk = Chunk("m.py", "f", 'def f():\n    """Five."""\n    return 5')
     plain = Chunk("m.py", "g", "def g():\n    return 5")
