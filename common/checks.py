@@ -3,6 +3,7 @@
 Every check works on any step's model, handed in as a function that makes a fresh one; what does not apply says why.
 """
 
+import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -230,18 +231,19 @@ def scale_by_depth(model: nn.Module, tokens: np.ndarray) -> Check:
 
 def cached_equals_uncached(model: nn.Module, tokens: np.ndarray) -> Check:
     name, why = "cached decoding equals uncached", "a cache that forgets its position or mixes up layers"
-    if "use_cache" not in model.generate.__code__.co_varnames:
+    if "use_cache" not in inspect.signature(model.generate).parameters:
         return Check(name, None, "this model recomputes everything for every token", why)
     start = torch.from_numpy(tokens[:8].astype(np.int64))[None]
-    length = model.config.block_size + 20  # past the end of the window
-    for parameter in model.parameters():  # an untrained model repeats one token: make it care
+    past = 20
+    length = max(0, model.config.block_size - start.size(1)) + past
+    for parameter in model.double().parameters():  # an untrained model repeats one token: make it care
         parameter.data.mul_(4)
     cached, uncached = (model.generate(start, length, temperature=0, use_cache=use) for use in (True, False))
     same = int((cached == uncached).sum()) - start.size(1)
     return Check(
         name,
         same == length,
-        f"{same} of {length} tokens agree, {length - 12} of them past the first window",
+        f"{same} of {length} tokens agree, {past} of them past the first window",
         why,
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import SupportsInt
 
 import numpy as np
 
@@ -41,5 +42,5 @@ class CharTokenizer:
             raise ValueError(f"the model's {len(self)} characters do not include {names}: leave them out")
         return numbers
 
-    def decode(self, tokens: Iterable[int]) -> str:
+    def decode(self, tokens: Iterable[SupportsInt]) -> str:
         return "".join(self.alphabet[int(token)] for token in tokens)
