@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import book_data
-from common import checkpoint, experiment
+from common import checkpoint, experiment, hf
 from common.data import Corpus, read_corpus, require_length
 from common.records import ARTIFACTS, fingerprint, recorded_runs, write_json
 from common.runtime import Runtime, join_processes, machine, resolve
@@ -32,8 +32,8 @@ def walk(story: Story, options: Options, command: str, console: Console | None =
     runtime = resolve(options.device, options.dtype, recipe.dtype)
     join_processes(runtime.device)
     console = console or make_console(quiet=not runtime.is_main)
-    if options.no_train and not options.check:
-        return _walk_recorded(console, story, step, options, runtime)
+    if (options.no_train or options.from_hf) and not options.check:
+        return _walk_saved(console, story, step, options, runtime)
     return _walk_live(console, story, step, recipe, options, runtime, command)
 
 
@@ -111,35 +111,57 @@ def _walk_live(
         }
         write_json(options.out / "run.json", record)
         console.print(f"checkpoint and record are in {options.out}", style="dim")
+        _export(console, model, corpus.tokenizer, options.export_hf)
         draw(console, options.plot, story, model, corpus.tokenizer, result.curve)
     show_ladder(console, story, result.val_loss)
     return 0
 
 
-def _walk_recorded(console: Console, story: Story, step: Any, options: Options, runtime: Runtime) -> int:
-    """The walkthrough from the committed checkpoint: no training, no network."""
-    record = recorded_runs().get(story.number)
-    if record is None:
-        raise ValueError(f"no run of {story.name} is recorded: leave --no-train out")
-    saved = checkpoint.read(ARTIFACTS / story.name / "checkpoint")
-    model = step.Model(step.Config(**saved.about["config"])).to(runtime.device)
-    saved.restore(model)
-    tokenizer = CharTokenizer(saved.about["alphabet"])
+def _walk_saved(console: Console, story: Story, step: Any, options: Options, runtime: Runtime) -> int:
+    """The walkthrough with weights that are there already: no training, no network."""
     tell_idea(console, story)
-    where = f"{record['machine']['cores']} cores of {record['machine']['cpu']}"
-    show_facts(
-        console,
-        ("runs on", runtime.reason),
-        ("recorded", f"{record['steps']:,} steps in {duration(record['train_seconds'])} on {where}"),
-        ("read", f"{record['book']['title']} · seed {record['seed']}"),
-    )
+    if options.from_hf:
+        model, tokenizer = _from_hf(step, options.from_hf)
+        facts, curve = [("weights", str(options.from_hf))], []
+    else:
+        record = recorded_runs().get(story.number)
+        if record is None:
+            raise ValueError(f"no run of {story.name} is recorded: leave --no-train out")
+        saved = checkpoint.read(ARTIFACTS / story.name / "checkpoint")
+        model = step.Model(step.Config(**saved.about["config"]))
+        saved.restore(model)
+        tokenizer = CharTokenizer(saved.about["alphabet"])
+        where = f"{record['machine']['cores']} cores of {record['machine']['cpu']}"
+        facts = [
+            ("recorded", f"{record['steps']:,} steps in {duration(record['train_seconds'])} on {where}"),
+            ("read", f"{record['book']['title']} · seed {record['seed']}"),
+        ]
+        curve = record["curve"]
+    model.to(runtime.device)
+    show_facts(console, ("runs on", runtime.reason), *facts)
     show_trace(console, model, whole=options.trace)
     if options.trace:
         return 0
     _show_sample(console, model, tokenizer, options)
-    draw(console, options.plot, story, model, tokenizer, record["curve"])
+    _export(console, model, tokenizer, options.export_hf)
+    draw(console, options.plot, story, model, tokenizer, curve)
     show_ladder(console, story)
     return 0
+
+
+def _from_hf(step: Any, folder: Path) -> tuple[nn.Module, CharTokenizer]:
+    """A model and its characters from a folder that `--export-hf` wrote."""
+    if step.Config.__dataclass_fields__.keys() < hf.SIZES.keys():
+        raise ValueError("GPT-2's weights fit its exact shape only: use them with step 07")
+    model = step.Model(step.Config(**hf.read_sizes(folder)))
+    hf.import_hf(model, folder)
+    return model, CharTokenizer(hf.read_alphabet(folder))
+
+
+def _export(console: Console, model: nn.Module, tokenizer: CharTokenizer, folder: Path | None) -> None:
+    if folder:
+        hf.export_hf(model, folder, tokenizer.alphabet)
+        console.print(f"transformers.AutoModelForCausalLM.from_pretrained({str(folder)!r}) opens it", style="dim")
 
 
 def _show_sample(console: Console, model: nn.Module, tokenizer: CharTokenizer, options: Options) -> str:

@@ -3,6 +3,7 @@
 Nothing heavy is imported until the options have been read, so `--help` answers at once.
 """
 
+import errno
 import os
 import shlex
 import sys
@@ -42,6 +43,8 @@ class Options:
     no_train: bool
     trace: bool
     check: bool
+    from_hf: Path | None
+    export_hf: Path | None
     plot: Path | None
     prompt: str
     sample: int
@@ -84,6 +87,8 @@ def main(number: int, arguments: list[str] | None = None, console: "Console | No
         top_k: Annotated[int | None, Sampling(help="draw from the k likeliest only", min=1)] = None,
         trace: Annotated[bool, Inside("--trace", help="show the traced forward pass, every layer, and stop")] = False,
         check: Annotated[bool, Inside("--check", help="run the checklist before training, and stop")] = False,
+        from_hf: Annotated[Path | None, Inside(help="use a Hugging Face folder's GPT-2 weights (step 07)")] = None,
+        export_hf: Annotated[Path | None, Inside(help="write the weights as a Hugging Face folder (step 07)")] = None,
         plot: Annotated[Path | None, Inside(help="draw the loss curve and, from 03 on, attention maps here")] = None,
     ) -> None:
         sizes = {"block_size": block_size, "n_embd": n_embd, "n_head": n_head, "n_layer": n_layer, "dropout": dropout}
@@ -100,6 +105,8 @@ def main(number: int, arguments: list[str] | None = None, console: "Console | No
             no_train=no_train,
             trace=trace,
             check=check,
+            from_hf=from_hf,
+            export_hf=export_hf,
             plot=plot,
             prompt=prompt,
             sample=sample,
@@ -136,5 +143,6 @@ def _given(options: dict[str, int | float | str | None]) -> dict:
 
 def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'a file'}: {error.strerror.lower()}; free some space or choose another --out"
+        todo = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "check the path"
+        return f"{error.filename or 'a file'}: {error.strerror.lower()}; {todo} and try again"
     return str(error)

@@ -179,6 +179,18 @@ def test_a_loss_that_diverges_stops_with_a_sentence(small_text, tmp_path, capsys
     assert code == 1 and "stopped before the update: try a lower learning rate" in err
 
 
+def test_weights_travel_through_a_hugging_face_folder_and_write_the_same(small_text, tmp_path, capsys):
+    folder = tmp_path / "hf"
+    run(capsys, 7, "--text", small_text, *TINY, "--out", tmp_path / "run", "--export-hf", folder)
+    text = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["sample"]["text"]
+    code, out, _ = run(capsys, 7, "--from-hf", folder, "--sample", "20")
+    assert code == 0 and "".join(text.split()) in re.sub(r"[│\s]", "", out)
+    code, _, err = run(capsys, 5, "--from-hf", folder)
+    assert code == 2 and "use them with step 07" in err
+    code, _, err = run(capsys, 7, "--from-hf", tmp_path / "nowhere")
+    assert code == 2 and "no such file or directory; check the path" in err
+
+
 def test_the_same_command_gives_the_same_text(small_text, tmp_path, capsys):
     texts = []
     for name in ("a", "b"):
