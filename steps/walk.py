@@ -109,7 +109,8 @@ def _walk_live(
             "trace": [asdict(row) for row in rows],
             "fingerprint": fingerprint(story.file),
         }
-        write_json(options.out / "run.json", record)
+        if options.bug is None:  # a run with a planted bug must never be taken for a record
+            write_json(options.out / "run.json", record)
         console.print(f"checkpoint and record are in {options.out}", style="dim")
         _export(console, model, corpus.tokenizer, options.export_hf)
         draw(console, options.plot, story, model, corpus.tokenizer, result.curve)

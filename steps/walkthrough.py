@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from steps.planting import BUG
 from steps.story import read
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Options:
     no_train: bool
     trace: bool
     check: bool
+    bug: str | None  # the one that is planted
     from_hf: Path | None
     export_hf: Path | None
     plot: Path | None
@@ -89,9 +91,19 @@ def main(number: int, arguments: list[str] | None = None, console: "Console | No
         check: Annotated[bool, Inside("--check", help="run the checklist before training, and stop")] = False,
         from_hf: Annotated[Path | None, Inside(help="use a Hugging Face folder's GPT-2 weights (step 07)")] = None,
         export_hf: Annotated[Path | None, Inside(help="write the weights as a Hugging Face folder (step 07)")] = None,
+        bug: Annotated[str | None, Inside(help="plant a known mistake and see what it does; list names them")] = None,
         plot: Annotated[Path | None, Inside(help="draw the loss curve and, from 03 on, attention maps here")] = None,
     ) -> None:
         sizes = {"block_size": block_size, "n_embd": n_embd, "n_head": n_head, "n_layer": n_layer, "dropout": dropout}
+        if bug is not None:
+            _plant(number, bug, arguments)
+        planted = os.environ.get(BUG) or None
+        if planted:
+            from steps.bugs import announce
+
+            announce(planted)
+        if planted and out == Path("runs") / story.name:
+            out = out.with_name(f"{out.name}-with-{planted.split('.')[1]}")
         loop = {"steps": steps, "optimizer": optimizer, "learning_rate": learning_rate, "batch_size": batch_size}
         options = Options(
             preset=preset,
@@ -105,6 +117,7 @@ def main(number: int, arguments: list[str] | None = None, console: "Console | No
             no_train=no_train,
             trace=trace,
             check=check,
+            bug=planted,
             from_hf=from_hf,
             export_hf=export_hf,
             plot=plot,
@@ -126,15 +139,38 @@ def main(number: int, arguments: list[str] | None = None, console: "Console | No
             code = 2 if isinstance(error, ValueError | OSError) else 1
         except KeyboardInterrupt:
             code = INTERRUPTED
+        if planted and check:
+            from steps.bugs import who_catches
+
+            who_catches(planted, checks_failed=code != 0)
         raise typer.Exit(code)
 
     app(arguments, prog_name=f"python -m steps.{story.name}")
 
 
+def _plant(number: int, bug: str, arguments: list[str] | None) -> None:
+    """List the bugs of a step, or go on in a process that has this one in it."""
+    from steps import bugs
+
+    if bug == "list":
+        bugs.list_bugs(number)
+        raise typer.Exit(0)
+    try:
+        name = bugs.find(bug, number).name
+    except ValueError as error:
+        typer.secho(f"{read(number).name}: {error}", fg="red", err=True)
+        raise typer.Exit(2) from error
+    if os.environ.get(BUG) != name:
+        raise typer.Exit(bugs.run_with(name, [f"steps.{read(number).name}", *_typed(arguments)]))
+
+
 def command(number: int, arguments: list[str] | None = None) -> str:
     """The command as one would type it again."""
-    typed = sys.argv[1:] if arguments is None else arguments
-    return shlex.join(["python", "-m", f"steps.{read(number).name}", *typed])
+    return shlex.join(["python", "-m", f"steps.{read(number).name}", *_typed(arguments)])
+
+
+def _typed(arguments: list[str] | None) -> list[str]:
+    return sys.argv[1:] if arguments is None else arguments
 
 
 def _given(options: dict[str, int | float | str | None]) -> dict:
