@@ -124,6 +124,22 @@ def test_a_solution_inside_a_page_is_found(contaminated):
     assert (hit.problem, hit.rule) == ("HumanEval/3", "behaviour")
 
 
+def test_one_contaminated_function_is_enough_wherever_it_stands_in_a_page(contaminated):
+    fences = [f"```python\n{function}\n```\n" for function in (BALANCE, INNOCENT)]
+    hits = contaminated([page("\n".join(fences)), page("\n".join(fences[::-1]))])
+    assert [hit.problem for hit in hits] == ["HumanEval/3"] * 2
+
+
+def test_answering_the_first_calls_alike_is_not_enough_when_the_whole_test_fails(contaminated):
+    """Right on the first eight calls of HumanEval/31, is_prime, and wrong on its last."""
+    cheat = 'def lucky(n):\n    """Lucky numbers."""\n    return n in (101, 11, 13441, 61, 5, 17) or n > 99999'
+    function = functions(exercise(cheat, "assert lucky(5) == True"))[0]
+    with Worker(allow_weaker=True) as worker:
+        alike = answered_alike(function, [observe(PROBLEMS["HumanEval/31"])], worker)
+    assert [problem.task_id for problem in alike] == ["HumanEval/31"]
+    assert contaminated.behaviours([function]) == [None]
+
+
 @pytest.fixture
 def impatient(monkeypatch):
     monkeypatch.setattr("textbooks.behaviour.LIMITS", Limits(cpu_seconds=0.3, wall_seconds=2.0))
