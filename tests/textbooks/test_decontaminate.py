@@ -134,9 +134,11 @@ def test_answering_the_first_calls_alike_is_not_enough_when_the_whole_test_fails
     """Right on the first eight calls of HumanEval/31, is_prime, and wrong on its last."""
     cheat = 'def lucky(n):\n    """Lucky numbers."""\n    return n in (101, 11, 13441, 61, 5, 17) or n > 99999'
     function = functions(exercise(cheat, "assert lucky(5) == True"))[0]
+    never = Function("no", "def no(n):\n    return False", (5,))  # right on the first call alone
+    benchmark = [observe(PROBLEMS["HumanEval/31"])]
     with Worker(allow_weaker=True) as worker:
-        alike = answered_alike(function, [observe(PROBLEMS["HumanEval/31"])], worker)
-    assert [problem.task_id for problem in alike] == ["HumanEval/31"]
+        assert [problem.task_id for problem in answered_alike(function, benchmark, worker)] == ["HumanEval/31"]
+        assert answered_alike(never, benchmark, worker) == []
     assert contaminated.behaviours([function]) == [None]
 
 

@@ -80,8 +80,8 @@ def test_kappa_is_one_for_identity_zero_for_chance_and_as_by_hand_between():
     assert agreement(label(some), label(some)).keep == agreement(label(some), label(some)).score == 1
     assert abs(agreement(label(some), label(other)).keep) < 0.15
     # 20 both keep, 15 both drop, 5 and 10 differ: observed 0.7, chance 0.5
-    first = [5] * 25 + [1] * 25
-    second = [5] * 20 + [1] * 5 + [5] * 10 + [1] * 15
+    first = [4] * 25 + [3] * 25
+    second = [4] * 20 + [3] * 5 + [4] * 10 + [3] * 15
     assert agreement(label(first), label(second)).keep == pytest.approx((0.7 - 0.5) / (1 - 0.5))
 
 
@@ -104,10 +104,9 @@ def test_features_that_tell_are_found_and_features_that_do_not_are_at_chance():
 
 
 def test_no_chunk_is_judged_by_a_forest_that_saw_its_label():
-    """Features that identify each chunk, and nothing else, must not help: a leak would give an AUC of 1."""
-    scores = planted(150, 3, 0.0)[1]
-    identity = np.eye(150)
-    assert cross_validate(identity, scores, seed=0, repeats=1).auc < 0.75
+    """Noise is enough for a forest to know its own chunks by heart; it must not help with the others."""
+    features, scores = planted(150, 3, 0.0)
+    assert cross_validate(features, scores, seed=0, repeats=1).auc < 0.7
 
 
 def test_too_few_labels_of_a_kind_are_refused_in_one_sentence():
