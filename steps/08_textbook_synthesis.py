@@ -25,7 +25,7 @@ from textbooks.teachers import Teacher, TeacherStopped
 NAME = Path(__file__).stem
 RECIPE = {
     "quick": Recipe(exercises=240, sections=24),
-    "laptop": Recipe(exercises=12_000, sections=900),
+    "laptop": Recipe(exercises=13_000, sections=900),
     "large": Recipe(exercises=880_000, sections=120_000),  # CodeExercises of phi-1 holds 879.5 K; for an endpoint
 }
 

@@ -176,7 +176,7 @@ def card(run: Mapping[str, Any]) -> str:
         f"{run['exercise_characters']:,} characters of training text.",
         f"- `sections.jsonl`: pages of textbook; {run['section_characters']:,} characters.",
         "- `removed.jsonl`: every prompt that led to no record, with the stage and the reason.",
-        f"- {reached} of the topic tree, {covered['topic_pairs']:,} pairs of them, {covered['audiences_used']} audiences.",
+        f"- Topics: {reached}, {covered['topic_pairs']:,} pairs of them; {covered['audiences_used']} audiences.",
         "- Every record names its teacher, prompt, seed, topics and audience; its key is a hash of its text.",
         "- In training each record is closed by `<|endoftext|>`.",
         "",

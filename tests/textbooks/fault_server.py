@@ -60,11 +60,11 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *arguments) -> None:
         pass
 
-    def reply(self, body: bytes, status: int = 200, kind: str = "application/json", claimed: int | None = None, **headers):
+    def reply(self, body: bytes, status: int = 200, kind: str = "application/json", claimed: int | None = None, **more):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body) if claimed is None else claimed))
-        for name, value in headers.items():
+        for name, value in more.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(body)
@@ -100,8 +100,9 @@ class Handler(BaseHTTPRequestHandler):
         usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
         body = {
             "id": "x", "object": "chat.completion", "created": 1, "model": request["model"], "usage": usage,
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": good_answer(number)}}],
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": ""}}],
         }  # fmt: skip
+        body["choices"][0]["message"]["content"] = good_answer(number)
         text = json.dumps(body).encode()
         if fault == "429":
             return self.reply(error, 429)

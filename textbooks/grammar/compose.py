@@ -9,8 +9,8 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import pairwise
 from importlib import resources
+from itertools import pairwise
 
 from textbooks.records import digest
 

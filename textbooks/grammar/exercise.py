@@ -23,7 +23,7 @@ from textbooks.grammar.compose import (
 from textbooks.grammar.inputs import Case, behaviour, draw_cases
 
 STRATA = ("same", "pairs", "longer", "wording", "textbook")  # what an examination asks; see `Drawn.draw`
-DEPTHS = (1, 2, 2, 2, 2, 3, 3, 3)
+DEPTHS = (1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3)
 SHOWN_BY_STYLE = {
     "Loops/For loops": ("loop", "continue"), "Loops/Skipping with continue": ("continue",),
     "Variables/Updating a variable": ("loop", "continue"), "Functions/Lambda expressions": ("functional",),

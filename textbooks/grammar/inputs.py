@@ -120,7 +120,8 @@ def draw_cases(steps: Composition, audience: Audience, rng: random.Random, count
                 met[place].add(repr(result))
     cases = list(found.values())
     results = [repr(result) for _, _, result in cases]
-    if len(cases) < count or min(map(len, met)) < 2 or len(set(results)) < (2 if steps[-1].primitive.gives == "flag" else 4):
+    varied = 2 if steps[-1].primitive.gives == "flag" else 4
+    if len(cases) < count or len(set(results)) < varied or min(map(len, met)) < 2:
         return None
     if max(map(results.count, results)) > 0.8 * len(results):
         return None

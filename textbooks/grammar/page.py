@@ -60,8 +60,11 @@ def _attempt(rng: random.Random, order: Order, hold_out: HoldOut, strict: bool) 
     name = say.function_name(steps, argument, False, rng)
     style = rng.choice(styles)
     cases = draw_cases(steps, audience, rng, 7)
-    main = _function(steps, name, argument, style, rng, _doc(steps, argument, rng, hold_out, order))
-    if cases is None or main is None or not honours(order, strict, steps, main):
+    if cases is None:
+        return None
+    example = _shown(name, steps, cases[-1], cases[-1][2]) if rng.random() < 0.4 else []
+    main = _function(steps, name, argument, style, rng, _doc(steps, argument, example, rng, hold_out, order))
+    if main is None or not honours(order, strict, steps, main):
         return None
     check(main, name, steps, cases)
     cases = [case for case in cases if len(repr(case[0])) <= 48 and case[0] not in ([], "", {})]
@@ -85,10 +88,10 @@ def _attempt(rng: random.Random, order: Order, hold_out: HoldOut, strict: bool) 
     return Page(title, "\n\n".join(parts), spec)
 
 
-def _doc(steps, argument, rng, hold_out, order) -> list[str]:
+def _doc(steps, argument, example, rng, hold_out, order) -> list[str]:
     frame = rng.choice([f for f in ("orders", "noun", "bare noun") if f not in hold_out.frames])
     wordings = [rng.randrange(hold_out.wordings) for _ in steps]
-    return say.docstring(say.sentences(steps, wordings, frame, argument, order.audience), [])
+    return say.docstring(say.sentences(steps, wordings, frame, argument, order.audience), example)
 
 
 def _function(steps, name, argument, style, rng, doc: Sequence[str] = ()) -> str | None:

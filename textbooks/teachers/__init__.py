@@ -3,7 +3,7 @@
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from textbooks.records import digest
 from textbooks.topics import Draw
@@ -47,6 +47,7 @@ Answered = tuple[Prompt, Answer]
 Record = Callable[[Sequence[Answered]], None]
 
 
+@runtime_checkable
 class Teacher(Protocol):
     """`answer` asks the prompts whose keys are not among `answered`. It calls `record` as soon as answers are there,
     from any thread, and leaves out the prompts that failed, so that the next run asks them again."""
