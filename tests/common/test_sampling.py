@@ -48,6 +48,13 @@ def test_top_1_is_greedy_at_any_temperature(B, V, seed, temperature):
     assert torch.equal(sample(logits, temperature, 1, generator(seed)), logits.argmax(-1, keepdim=True))
 
 
+@given(B=size, V=vocabularies, seed=seeds)
+def test_unless_told_otherwise_nothing_is_sharpened_or_left_out(B, V, seed):
+    logits = distinct_logits(B, V, seed)
+    plain = torch.multinomial(F.softmax(logits, dim=1), 1, generator=generator(seed))
+    assert torch.equal(sample(logits, generator=generator(seed)), plain)
+
+
 @given(B=size, V=vocabularies, seed=seeds, more=st.integers(0, 3))
 def test_a_top_k_of_the_whole_vocabulary_or_more_changes_nothing(B, V, seed, more):
     logits = distinct_logits(B, V, seed)

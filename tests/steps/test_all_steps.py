@@ -312,6 +312,14 @@ def test_generation_draws_with_the_temperature_top_k_and_generator_it_was_given(
     assert torch.equal(drawn, generate_plainly(model, case.tokens(), count, choose))
 
 
+@every_step
+@given(case=cases(), count=st.integers(1, 6))
+def test_generation_draws_from_the_models_own_distribution_unless_told_otherwise(number, case, count):
+    model = case.model(number)
+    drawn = model.generate(case.tokens(), count, generator=case.generator())
+    assert torch.equal(drawn, model.generate(case.tokens(), count, 1.0, None, case.generator()))
+
+
 # ── sizes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
