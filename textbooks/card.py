@@ -141,10 +141,10 @@ def plot(run: Mapping[str, Any], exercises: Sequence[Record], sections: Sequence
     figure.savefig(folder / "coverage.png", dpi=110, metadata={"Software": None})
     plt.close(figure)
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained", facecolor="white")
-    shown = ((exercises, "exercise", ACCENT), (sections, "page", FAINT))
+    shown = ((exercises, "an exercise", ACCENT), (sections, "a page", FAINT))
     for axis, (records, name, color) in zip(axes, shown, strict=True):
         axis.hist([len(training_text(record)) for record in records], bins=40, color=color)
-        axis.set_title(f"Characters a {name}", loc="left", color=INK)
+        axis.set_title(f"Characters in {name}", loc="left", color=INK)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(folder / "lengths.png", dpi=110, metadata={"Software": None})
     plt.close(figure)

@@ -117,7 +117,7 @@ def show_records(console: Console, kept: Sequence, removed: Sequence[tuple[str, 
             told = code(training_text(record) + "\n\n" + "\n".join(record.tests[:3]))
             console.print(Panel(told, title=f"for {record.audience}", title_align="left", border_style="green"))
         else:
-            page = Markdown(record.text.split("\n## ")[0] + "\n\n" + "## " + record.text.split("\n## ")[1])
+            page = Markdown("\n## ".join(record.text.split("\n## ")[:2]))
             title = f"the beginning of a page, {len(record.text):,} characters"
             console.print(Panel(Group(page), title=title, title_align="left", border_style="green"))
     heading(console, "Removed")

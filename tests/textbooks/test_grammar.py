@@ -16,7 +16,6 @@ from textbooks.grammar.compose import (
     HoldOut,
     Step,
     TooLarge,
-    compatible_pairs,
     draw_composition,
     draw_step,
     primitives,
@@ -29,7 +28,6 @@ from textbooks.grammar.exercise import (
     Drawn,
     Order,
     covered_subtopics,
-    examination,
     feasible,
     honours,
     subtopics_of,
@@ -38,7 +36,7 @@ from textbooks.grammar.exercise import (
 from textbooks.grammar.inputs import draw_ks, draw_value, outcome
 from textbooks.parse import claims
 from textbooks.teachers import Prompt
-from textbooks.teachers.grammar import GrammarTeacher
+from textbooks.teachers.grammar import GrammarTeacher, examination
 from textbooks.topics import Draw, leaves, tree
 
 SEEDS = range(40)
@@ -164,7 +162,7 @@ def test_training_holds_nothing_that_is_held_out():
 
 
 def exam(stratum: str, count: int = 25):
-    return examination(stratum, count, 11, iter([some_order(seed) for seed in range(60)]))
+    return examination(stratum, count, 11)
 
 
 def test_each_stratum_breaks_exactly_its_own_rule():
@@ -179,14 +177,17 @@ def test_each_stratum_breaks_exactly_its_own_rule():
             assert bool(set(names) & TEXTBOOK_ONLY) == (stratum == "textbook")
 
 
-def test_problems_of_an_examination_behave_differently_from_one_another():
-    drawn = exam("same")
-    assert len({d.spec["behaviour"] for d in drawn}) == len(drawn) == 25
+def test_problems_of_an_examination_behave_differently_from_one_another_and_from_training():
+    asked = exam("same")
+    seen = {exercise.spec["behaviour"] for exercise in asked}
+    assert len(seen) == len(asked) == 25
+    again = examination("same", 25, 11, seen)
+    assert len(again) == 25 and not seen & {exercise.spec["behaviour"] for exercise in again}
 
 
 def test_an_unknown_stratum_is_one_sentence():
     with pytest.raises(ValueError, match="choose one of same, pairs"):
-        examination("hard", 1, 0, iter(()))
+        examination("hard", 1, 0)
 
 
 def test_behaviour_tells_functions_apart_and_code_styles_not():
@@ -281,7 +282,12 @@ def test_parentheses_appear_exactly_where_leaving_them_out_changes_the_meaning(t
 
 @pytest.mark.parametrize(
     ("test", "opposite"),
-    [("n > 3", "n <= 3"), ("c not in 'ae'", "c in 'ae'"), ("n % 2 == 0", "n % 2 != 0"), ("c.isalpha()", "not c.isalpha()")],
+    [
+        ("n > 3", "n <= 3"),
+        ("c not in 'ae'", "c in 'ae'"),
+        ("n % 2 == 0", "n % 2 != 0"),
+        ("c.isalpha()", "not c.isalpha()"),
+    ],
 )
 def test_a_negated_test_is_true_when_the_test_is_false(test, opposite):
     assert render.negated(test) == opposite

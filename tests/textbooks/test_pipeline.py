@@ -1,6 +1,5 @@
 """The pipeline: killed anywhere it ends in the same bytes, and only what deserves it gets through."""
 
-import itertools
 import os
 import random
 import signal
@@ -44,27 +43,22 @@ class Scripted:
                 if self.until is not None and len(self.asked) >= self.until:
                     raise TeacherStopped("that is all for today")
                 self.asked.append(prompt.index)
-                record([(prompt, Answer(self.answers[prompt.index % len(self.answers)].replace("INDEX", str(prompt.index))))])
+                record([(prompt, Answer(self.answers[prompt.index % len(self.answers)]))])
 
 
-RIGHT = '''```python
-def add_INDEX(values: list[int]) -> int:
+CODE = '''def add_INDEX(values: list[int]) -> int:
     """Return the sum of the values plus INDEX, counting a value twice if it is above 1INDEX."""
     total = INDEX
     for value in values:
         total += 2 * value if value > 1INDEX else value
-    return total
-
-assert add_INDEX([]) == INDEX
-assert add_INDEX([1, 2, -7]) == -4 + INDEX
-assert add_INDEX([1]) == 1 + INDEX
-```'''
+    return total'''
 
 
 def right(number: int) -> str:
+    """A right answer; every number gives another function."""
     tests = [[], [1, 2, -7], [500, 1], [int(f"1{number}"), 3], [int(f"1{number}") + 1]]
     space: dict = {}
-    code = RIGHT.split("```python\n")[1].split("\n\nassert")[0].replace("INDEX", str(number))
+    code = CODE.replace("INDEX", str(number))
     exec(code, space)
     lines = [f"assert add_{number}({t!r}) == {space[f'add_{number}'](t)!r}" for t in tests]
     return "```python\n" + code + "\n\n" + "\n".join(lines) + "\n```"
@@ -267,8 +261,9 @@ def test_kills_of_a_paid_run_lose_nothing_and_pay_nothing_twice(tmp_path, monkey
 
 
 def test_ctrl_c_says_that_nothing_is_lost_and_exits_130(tmp_path):
-    process = subprocess.Popen(command(tmp_path / "run"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for line in itertools.chain(process.stdout):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command(tmp_path / "run"), cwd=ROOT, **pipes)
+    for line in process.stdout:
         if line.startswith("answered"):
             break
     process.send_signal(signal.SIGINT)

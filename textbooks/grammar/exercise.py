@@ -6,7 +6,7 @@ on every machine.
 
 import ast
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -124,7 +124,8 @@ class Drawn:
 
     @classmethod
     def draw(
-        cls, seed: int, index: int, order: Order, stratum: str = "same", hold_out: HoldOut | None = None
+        cls, seed: int, index: int, order: Order, stratum: str = "same", hold_out: HoldOut | None = None,
+        attempts: int = 200,
     ) -> "Drawn":
         """The exercise for this order. In training, and in the stratum "same", nothing held out occurs; the other
         strata each break one rule: unseen `pairs` of primitives, `longer` compositions (one step more than
@@ -132,7 +133,7 @@ class Drawn:
 
         Raises ValueError if no composition honours the order; ask `covered_subtopics` first."""
         hold_out = hold_out or standard_hold_out()
-        for attempt in range(200):
+        for attempt in range(attempts):
             rng = random.Random(f"{seed}:{index}:{stratum}:{attempt}")
             drawn = _attempt(rng, order, stratum, hold_out, strict=attempt < 120)
             if drawn is not None:
@@ -228,24 +229,6 @@ def check(solution: str, name: str, steps: Composition, cases: Sequence[Case]) -
         got = space[name](*arguments(steps, case))
         if repr(got) != repr(case[2]):
             raise AssertionError(f"{call(name, steps, case)} gave {got!r}, not {case[2]!r}:\n{solution}")
-
-
-def examination(
-    stratum: str, count: int, seed: int, orders: Iterator[Order], hold_out: HoldOut | None = None
-) -> list[Drawn]:
-    """`count` problems of one stratum, no two of which behave alike."""
-    if stratum not in STRATA:
-        raise ValueError(f"unknown stratum {stratum!r}: choose one of {', '.join(STRATA)}")
-    found: dict[str, Drawn] = {}
-    for index, order in enumerate(orders):
-        if len(found) == count:
-            break
-        try:
-            drawn = Drawn.draw(seed, index, order, stratum, hold_out)
-        except ValueError:
-            continue
-        found.setdefault(drawn.spec["behaviour"], drawn)
-    return list(found.values())
 
 
 def feasible(subtopics: tuple[str, str], hold_out: HoldOut, tries: int = 40) -> bool:

@@ -9,11 +9,13 @@ from functools import cache, partial
 from itertools import islice
 from multiprocessing import connection, get_context, parent_process
 
+from textbooks.audiences import audiences
 from textbooks.grammar import exercise, page
 from textbooks.grammar.compose import HoldOut, standard_hold_out
-from textbooks.grammar.exercise import Drawn, Order, covered_subtopics
+from textbooks.grammar.exercise import STRATA, Drawn, Order, covered_subtopics
+from textbooks.records import Exercise
 from textbooks.teachers import KINDS, Answer, Prompt, Record
-from textbooks.topics import Draw
+from textbooks.topics import Draw, draw, leaves
 
 MANY = 200  # prompts from which starting processes pays
 CHUNK = 16
@@ -70,6 +72,34 @@ def _answer(hold_out: HoldOut, prompt: Prompt) -> Answer:
         return Answer(str(error))  # found again when the answer is parsed, and removed with this reason
     tests = "\n".join(drawn.tests)
     return Answer(f"```python\n{drawn.solution}\n\n\n{tests}\n```", spec=drawn.spec)
+
+
+def examination(
+    stratum: str, count: int, seed: int, seen: Container[str] = frozenset(), hold_out: HoldOut | None = None
+) -> list[Exercise]:
+    """`count` problems of one stratum (see `Drawn.draw`), no two of which behave alike and none of which behaves like
+    one of `seen`: the `spec["behaviour"]` of the training exercises. Raises ValueError for an unknown stratum."""
+    if stratum not in STRATA:
+        raise ValueError(f"there is no stratum {stratum!r}: choose one of {', '.join(STRATA)}")
+    hold_out = hold_out or standard_hold_out()
+    roles = [a.role for a in audiences() if (a.role in hold_out.audiences) == (stratum == "wording")]
+    topics = [leaf for leaf in leaves() if leaf.rsplit("/", 1)[0] in covered_subtopics()]
+    found: dict[str, Exercise] = {}
+    for index, made in enumerate(draw(seed, topics, roles)):
+        if len(found) == count:
+            break
+        try:
+            order = Order(made.topic, made.other_topic, made.audience)
+            drawn = Drawn.draw(seed, index, order, stratum, hold_out, attempts=12)
+        except ValueError:
+            continue
+        if drawn.spec["behaviour"] not in seen:
+            exercise = Exercise(
+                drawn.entry_point, drawn.prompt, drawn.solution, drawn.tests, made.topic, made.other_topic,
+                made.audience, "grammar", f"examination {stratum}, seed {seed}, index {index}", seed, drawn.spec,
+            )  # fmt: skip
+            found.setdefault(drawn.spec["behaviour"], exercise)
+    return list(found.values())
 
 
 def _live_with_parent() -> None:
