@@ -99,7 +99,7 @@ def walk(recipe: Recipe, teacher: Teacher, folder: Path, allow_weaker: bool, kee
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 
-@app.command(help=__doc__.split("\n\nNew:")[0])
+@app.command(help="\n\n".join(" ".join(part.split()) for part in __doc__.split("\n\n")[:2]))
 def main(
     preset: Annotated[str, typer.Option(help="quick (a minute), laptop (the recorded run) or large")] = "laptop",
     teacher: Annotated[str, typer.Option(help="grammar (needs nothing), local (a small model) or openai")] = "grammar",
