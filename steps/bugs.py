@@ -43,6 +43,7 @@ class Bug:
     hint: str  # where to look
     caught_by: tuple[str, ...]  # pytest ids; every one must fail
     kind: str = "silent"  # "shape": it crashes
+    clinic: bool = True  # its symptom shows in a short run or in the checklist
 
     @property
     def module(self) -> str:

@@ -18,7 +18,7 @@ import typer
 from common.records import ARTIFACTS, recorded_runs, write_json
 from common.terminal import heading, make_console
 from steps.ladder import LANGUAGE_MODEL
-from steps.planting import BUG
+from steps.planting import BUG, YOURS
 from steps.story import read
 
 app = typer.Typer(add_completion=False)
@@ -30,8 +30,11 @@ def main(
     seed: Annotated[int, typer.Option(help="the seed of every run")] = 1337,
 ) -> None:
     """Record the steps again and draw the ladder."""
-    if os.environ.get(BUG):
-        raise typer.BadParameter(f"{BUG} plants a bug, and that is nothing to record: unset it")
+    for replaced in (BUG, YOURS):
+        if os.environ.get(replaced):
+            raise typer.BadParameter(
+                f"{replaced} replaces a step, and only the steps as they are are recorded: unset it"
+            )
     console = make_console()
     for number in numbers or LANGUAGE_MODEL:
         if number not in LANGUAGE_MODEL:

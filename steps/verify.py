@@ -88,8 +88,8 @@ def run_tests(arguments: Sequence[str], environment: Mapping[str, str] | None = 
     began = time.perf_counter()
     os.chdir(ROOT)
     os.environ.update({"HYPOTHESIS_PROFILE": "bugs", **(environment or {})})
-    for module in [name for name in sys.modules if name.split(".")[0] in ("steps", "common")]:
-        del sys.modules[module]  # the tests import them anew: replaced, and with their shapes checked
+    ours = [name for name in sys.modules if name.split(".")[0] in ("steps", "common")]
+    before = {name: sys.modules.pop(name) for name in ours}  # the tests import them anew: replaced, with shapes checked
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGALRM, _too_long)
         signal.alarm(LIMIT)
@@ -99,6 +99,7 @@ def run_tests(arguments: Sequence[str], environment: Mapping[str, str] | None = 
     fixed = ["-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not network"]
     with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
         code = pytest.main([*fixed, *arguments], plugins=[watcher])
+    sys.modules.update(before)
     if code == pytest.ExitCode.INTERNAL_ERROR:
         raise RuntimeError(f"pytest itself failed:\n{said.getvalue()}")
     return watcher.outcomes, time.perf_counter() - began
