@@ -127,6 +127,18 @@ def test_training_turns_dropout_on_even_for_a_model_left_in_evaluation():
     assert thinned != whole
 
 
+def test_every_step_drops_other_units_and_the_same_ones_when_run_again():
+    def dropped() -> list[torch.Tensor]:
+        model, seen = gpt(dropout=0.5), []
+        model.dropout.register_forward_hook(lambda module, args, out: seen.append(out == 0))
+        trained(model, RECIPE, seed=1)
+        return seen
+
+    first, again = dropped(), dropped()
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a, b) for i, a in enumerate(first) for b in first[:i])
+
+
 @pytest.mark.parametrize("number", range(1, 8))
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_every_step_learns(number, optimizer):

@@ -324,6 +324,23 @@ def test_generation_draws_from_the_models_own_distribution_unless_told_otherwise
 
 
 @every_step
+@given(case=cases())
+def test_the_number_of_parameters_is_the_one_counted_by_hand(number, case):
+    V, T, C, D, L = case.V, case.T + case.spare, case.H * case.D, case.D, case.n_layer
+    tables, head = V * C + T * C, C * V + V
+    expected = {
+        1: V * V,
+        2: tables + 2 * C * V + V,
+        3: tables + 2 * C * D + head,
+        4: tables + 3 * C * C + head,
+        5: tables + 4 * C * C + C + head,
+        6: tables + L * (12 * C * C + 10 * C) + 2 * C + head,  # a block: 4C² attention, 8C² MLP, biases, LayerNorms
+        7: tables + L * (12 * C * C + 13 * C) + 2 * C,  # queries, keys and values have biases, the head is the table
+    }
+    assert sum(parameter.numel() for parameter in case.model(number).parameters()) == expected[number]
+
+
+@every_step
 def test_a_config_cannot_be_changed_after_the_model_was_built(number):
     with pytest.raises(dataclasses.FrozenInstanceError):
         load(number).Config(vocab_size=3).block_size = 5
