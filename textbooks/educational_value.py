@@ -70,8 +70,8 @@ class Agreement:
 def agreement(first: Mapping[str, Label], second: Mapping[str, Label]) -> Agreement:
     """How far two labellings agree on the chunks that both judged.
 
-    FIRST and SECOND are by the same model in one session, the second in another order but with the first still
-    in its context: what they give is an upper bound on self-agreement, not the agreement of two judges.
+    FIRST and SECOND are by one model in two sessions, the second in another order and without sight of the first:
+    what they give is its agreement with itself, not that of two different judges.
     """
     from sklearn.metrics import cohen_kappa_score
 
