@@ -14,6 +14,8 @@ import torch
 import torch.nn as nn
 
 from common.data import batch
+from common.optimizers import make_optimizers
+from common.training import Recipe, train
 
 OVERFIT_STEPS = 200
 
@@ -41,9 +43,12 @@ def checklist(make_model: MakeModel, tokens: np.ndarray, seed: int = 1) -> Itera
         rows_are_independent,
         evaluation_is_repeatable,
         attention_rows_sum_to_one,
+        scores_are_scaled,
+        fused_equals_explicit,
         gradients_reach_everything,
         scale_by_depth,
         cached_equals_uncached,
+        an_update_moves_everything,
         overfits_one_batch,
     ):
         torch.manual_seed(seed)
@@ -161,6 +166,8 @@ def rows_are_independent(model: nn.Module, tokens: np.ndarray) -> Check:
 
 def evaluation_is_repeatable(model: nn.Module, tokens: np.ndarray) -> Check:
     x, _ = _pieces(model, tokens)
+    for dropout in (module for module in model.modules() if isinstance(module, nn.Dropout)):
+        dropout.p = 0.5  # in evaluation it must not matter
     moved = (model(x)[0] - model(x)[0]).abs().max().item()
     return Check(
         "evaluating twice gives the same",
@@ -185,6 +192,45 @@ def attention_rows_sum_to_one(model: nn.Module, tokens: np.ndarray) -> Check:
         f"rows sum to 1 within {off:.1g}; weight on the future {future:.1g}",
         why,
     )
+
+
+def scores_are_scaled(model: nn.Module, tokens: np.ndarray) -> Check:
+    name = "scores are divided by the root of the head size"
+    why = "a root of another size, or no scale: softmax starts too flat or too sharp, and it trains all the same"
+    found: list[float] = []
+
+    def look(module: nn.Module, inputs: tuple) -> None:
+        q, k = module.qkv(inputs[0])[:2] if hasattr(module, "qkv") else (module.query(inputs[0]), module.key(inputs[0]))
+        last = (q @ k.transpose(-2, -1))[..., -1, :], module.weights(inputs[0])[..., -1, :].log()
+        raw, scaled = (scores - scores[..., :1] for scores in last)  # softmax keeps differences of scores
+        found.append((k.size(-1) ** 0.5 * (raw * scaled).sum() / (raw * raw).sum()).item())
+
+    hooks = [m.register_forward_pre_hook(look) for m in model.modules() if hasattr(m, "weights")]
+    model(_pieces(model, tokens)[0])
+    for hook in hooks:
+        hook.remove()
+    if not found:
+        return Check(name, None, "this model has no scores yet", why)
+    off = max(found, key=lambda factor: abs(factor - 1))
+    return Check(name, abs(off - 1) < 0.01, f"{off:.3f} times the score that √D asks for", why)
+
+
+def fused_equals_explicit(model: nn.Module, tokens: np.ndarray) -> Check:
+    name = "fused attention equals the explicit one"
+    why = "a kernel that was given another mask, scale or order: the attention maps would show what is not computed"
+    off: list[float] = []
+
+    def compare(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        explicit = module.weights(inputs[0]) @ module.qkv(inputs[0])[2]
+        off.append((module.c_proj(explicit.transpose(1, 2).flatten(2)) - output).abs().max().item())
+
+    hooks = [m.register_forward_hook(compare) for m in model.modules() if hasattr(m, "qkv")]
+    model(_pieces(model, tokens)[0])
+    for hook in hooks:
+        hook.remove()
+    if not off:
+        return Check(name, None, "this model has no fused attention", why)
+    return Check(name, max(off) < 1e-5, f"they differ by {max(off):.2g}", why)
 
 
 def gradients_reach_everything(model: nn.Module, tokens: np.ndarray) -> Check:
@@ -245,6 +291,20 @@ def cached_equals_uncached(model: nn.Module, tokens: np.ndarray) -> Check:
         same == length,
         f"{same} of {length} tokens agree, {past} of them past the first window",
         why,
+    )
+
+
+def an_update_moves_everything(model: nn.Module, tokens: np.ndarray) -> Check:
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizers = make_optimizers(model, "muon", 1e-3, 0.02, weight_decay=0.0)
+    recipe = Recipe(steps=1, batch_size=32, learning_rate=1e-3)
+    list(train(model, optimizers, tokens, recipe, seed=0, device=torch.device("cpu")))
+    still = [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
+    return Check(
+        "one update moves every parameter",
+        not still,
+        f"{len(before) - len(still)} of {len(before)} tensors" + (f"; not {', '.join(still[:3])}" if still else ""),
+        "parameters that no optimizer holds, or gradients cleared before they were used",
     )
 
 

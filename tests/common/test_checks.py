@@ -14,16 +14,17 @@ TOKENS = np.frombuffer(b"it was the best of times, it was the worst of times; " 
 NAMES = (
     "targets_are_shifted", "loss_at_init", "loss_is_the_mean_surprise", "no_leak_from_the_future",
     "the_present_is_seen", "order_matters", "rows_are_independent", "evaluation_is_repeatable",
-    "attention_rows_sum_to_one", "gradients_reach_everything", "scale_by_depth", "cached_equals_uncached",
-    "overfits_one_batch",
+    "attention_rows_sum_to_one", "scores_are_scaled", "fused_equals_explicit", "gradients_reach_everything",
+    "scale_by_depth", "cached_equals_uncached", "an_update_moves_everything", "overfits_one_batch",
 )  # fmt: skip
+FUSED = {"fused_equals_explicit", "cached_equals_uncached"}  # step 07 brings them
 DO_NOT_APPLY = {  # by step; all others do
-    1: {"order_matters", "attention_rows_sum_to_one", "scale_by_depth", "cached_equals_uncached"},
-    2: {"order_matters", "attention_rows_sum_to_one", "scale_by_depth", "cached_equals_uncached"},
-    3: {"scale_by_depth", "cached_equals_uncached"},
-    4: {"scale_by_depth", "cached_equals_uncached"},
-    5: {"scale_by_depth", "cached_equals_uncached"},
-    6: {"cached_equals_uncached"},
+    1: {"order_matters", "attention_rows_sum_to_one", "scores_are_scaled", *(later := {*FUSED, "scale_by_depth"})},
+    2: {"order_matters", "attention_rows_sum_to_one", "scores_are_scaled", *later},
+    3: later,
+    4: later,
+    5: later,
+    6: FUSED,
     7: set(),
 }
 
@@ -100,6 +101,26 @@ def softmax_over_the_queries(model, patch):
     patch.setattr(attention, "weights", lambda x: weights(x) / weights(x).sum(dim=-2, keepdim=True))
 
 
+def scaled_by_channels(model, patch):
+    attention = model.h[1].attn
+
+    def weights(x):
+        q, k, _ = attention.qkv(x)
+        future = torch.ones(x.size(1), x.size(1), dtype=torch.bool).triu(1)
+        return F.softmax((q @ k.transpose(-2, -1) * x.size(-1) ** -0.5).masked_fill(future, -torch.inf), dim=-1)
+
+    patch.setattr(attention, "weights", weights)
+
+
+def another_kernel(model, patch):
+    model.h[1].attn.register_forward_hook(lambda module, args, out: out.roll(1, 1))
+
+
+def a_parameter_out_of_reach(model, patch):
+    parameters = model.parameters
+    patch.setattr(model, "parameters", lambda: list(parameters())[1:])
+
+
 def a_graph_cut(model, patch):
     model.h[0].mlp.register_forward_hook(lambda module, args, out: out.detach())
 
@@ -124,9 +145,12 @@ MISTAKES = {
     "rows_are_independent": mixes_rows,
     "evaluation_is_repeatable": dropout_always_on,
     "attention_rows_sum_to_one": softmax_over_the_queries,
+    "scores_are_scaled": scaled_by_channels,
+    "fused_equals_explicit": another_kernel,
     "gradients_reach_everything": a_graph_cut,
     "scale_by_depth": a_stream_that_doubles,
     "cached_equals_uncached": a_cache_without_a_past,
+    "an_update_moves_everything": a_parameter_out_of_reach,
 }
 
 
