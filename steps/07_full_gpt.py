@@ -142,6 +142,8 @@ class Model(nn.Module):
         cache: list[KeyValues] | None = None,
     ) -> tuple[Float[Tensor, "B T V"], Float[Tensor, ""] | None]:
         past = 0 if not cache or cache[0].keys is None else cache[0].keys.size(2)
+        if past and idx.size(1) > 1:
+            raise ValueError(f"the cache holds {past} tokens already: feed what follows one token at a time")
         pos = torch.arange(past, past + idx.size(1), device=idx.device)
         x: Float[Tensor, "B T C"] = self.dropout(self.wte(idx) + self.wpe(pos))
         for block, layer_cache in zip(self.h, cache or [None] * len(self.h), strict=True):

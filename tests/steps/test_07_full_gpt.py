@@ -355,3 +355,14 @@ def test_the_cache_computes_one_position_for_each_new_token():
     model.h[0].register_forward_pre_hook(lambda module, args: lengths.append(args[0].size(1)))
     model.generate(torch.zeros(1, 5, dtype=torch.long), 10)
     assert lengths == [5] + [1] * 9
+
+
+def test_a_filled_cache_refuses_more_than_one_token_at_a_time():
+    step = load(7)
+    model = step.Model(step.Config(vocab_size=5, block_size=8, n_embd=8, n_head=2, n_layer=1)).eval()
+    cache = [step.KeyValues() for _ in model.h]
+    model(torch.zeros(1, 3, dtype=torch.long), cache=cache)
+    with pytest.raises(ValueError, match="holds 3 tokens already: feed what follows one token at a time"):
+        model(torch.zeros(1, 2, dtype=torch.long), cache=cache)
+    model(torch.zeros(1, 1, dtype=torch.long), cache=cache)
+    assert cache[0].keys.size(2) == 4
