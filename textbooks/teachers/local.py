@@ -12,6 +12,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Container, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from textbooks.records import digest
@@ -83,8 +84,9 @@ def load(path: Path, dtype: str = "bfloat16"):
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **where)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **where)
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # a bar of its own, which no setting stops
+            tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **where)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **where)
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TeacherStopped(f"the model at {path} cannot be read ({first[:120]})") from None
