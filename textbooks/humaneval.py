@@ -17,7 +17,8 @@ from functools import cache
 from importlib import metadata
 
 from textbooks.isolation import Limits, Worker
-from textbooks.verify import Outcome, Rejected, Verdict, answers, ask, same, spread
+from textbooks.verdicts import Outcome, Rejected, Verdict, answers, ask, same
+from textbooks.verify import spread
 
 LIMITS = Limits(cpu_seconds=5.0, wall_seconds=15.0)  # for all calls of one problem together
 

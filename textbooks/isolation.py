@@ -63,8 +63,8 @@ class WorkerLost(RuntimeError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use, besides its worker's `memory_bytes`. CPU time, not wall time, is what usually ends it, so that a busy machine does
-    not turn right answers wrong; the wall limit is for programs that sleep."""
+    """What one program may use, besides its worker's `memory_bytes`. CPU time is what usually ends it, so that a busy
+    machine does not turn right answers wrong; the wall limit is for programs that sleep."""
 
     cpu_seconds: float = 1.0
     wall_seconds: float = 5.0
@@ -121,8 +121,8 @@ class Worker:
         return self.run_in_turn([program], entry_point, calls, limits)
 
     def run_in_turn(self, programs: list[str], entry_point: str, calls: list, limits: Limits) -> Reply:
-        """As `run`, for several programs, one after the other in *one* fresh process: the answers of all in a row, two
-        for each call. An error in loading one stands in the place of each of its answers."""
+        """As `run`, for several programs, one after the other in *one* fresh process: the answers of all in a row,
+        one for each call. An error in loading one stands in the place of each of its answers."""
         job = {"programs": programs, "entry_point": entry_point, "calls": calls, "limits": asdict(limits)}
         try:
             if self._process is None:

@@ -1,10 +1,10 @@
 """Programs that are not the solution and must fail its tests: trivial ones, and mutants of the solution.
 
-A trivial stand-in returns None, one of its arguments, or a constant taken from the expected values. A
-mutant is the solution with one small change. Some mutants are equivalent to the solution, which no test can
-or should detect; whether two programs are equivalent is undecidable, so it is approximated: a mutant that
-also agrees with the solution on `probes`, arguments recombined from and near to those of the tests, counts
-as equivalent.
+A trivial stand-in returns None, one of its arguments, or a constant taken from the expected values. A mutant is the
+solution with one small change. Some mutants are equivalent to the solution, which no test can or should detect;
+whether two programs are equivalent is undecidable, so it is approximated: a mutant that also agrees with the solution
+on `probes`, arguments recombined from and near to those of the tests, counts as equivalent. So a difference that
+shows only far from all the tests' arguments is not held against them.
 """
 
 import ast

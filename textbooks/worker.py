@@ -11,6 +11,7 @@ as `{"tuple": [...]}` where it has not; `encode` and `decode` are inverse on pla
 """
 
 import ctypes
+import gc
 import json
 import os
 import select
@@ -19,7 +20,9 @@ import struct
 import sys
 import time
 from contextlib import suppress
+from importlib import import_module
 
+COMMON = ("collections", "copy", "functools", "heapq", "itertools", "math", "random", "re", "string", "typing")
 INT_BITS = 1 << 16  # the largest integer and ...
 HASHED_ITEMS = 4096  # ... the largest set or dict accepted from a program: bounds what decoding can cost
 
@@ -120,13 +123,16 @@ def failure(error: BaseException) -> dict:
 
 
 def answer_calls(job: dict, channel: object) -> None:
-    """Run each program; write one JSON line for each of its calls, and again in reverse order."""
+    """Run each program and write one JSON line for each of its calls. A program alone, which is to be judged, is
+    asked again in reverse order, and its answers are sent one by one, to show where it stops."""
+    alone = len(job["programs"]) == 1
+    calls = job["calls"] + job["calls"][::-1] if alone else job["calls"]
 
     def send(message: dict) -> None:
         channel.write(json.dumps(message).encode("ascii") + b"\n")
-        channel.flush()
+        if alone:
+            channel.flush()
 
-    calls = job["calls"] + job["calls"][::-1]
     for program in job["programs"]:
         try:
             namespace: dict = {"__name__": "candidate"}
@@ -137,12 +143,13 @@ def answer_calls(job: dict, channel: object) -> None:
         except BaseException as error:
             for _ in calls:
                 send({"loading": True, **failure(error)})
-            continue
-        for arguments in calls:
-            try:
-                send({"value": encode(function(*decode(arguments)))})
-            except BaseException as error:
-                send(failure(error))
+        else:
+            for arguments in calls:
+                try:
+                    send({"value": encode(function(*decode(arguments)))})
+                except BaseException as error:
+                    send(failure(error))
+        channel.flush()
 
 
 def cpu_seconds(pid: int, since: float) -> float:
@@ -177,7 +184,7 @@ def run(job: dict, level: str, memory_bytes: int) -> dict:
             os.dup2(sink, 3)
             os.closerange(4, 64)  # the server's own pipes among them
             give_up_rights(level, memory_bytes)
-            channel = open(3, "wb")  # noqa: SIM115 (open until the exit: its end is how the server knows)
+            channel = open(3, "wb", 1 << 20)  # noqa: SIM115 (open until the exit: its end is how the server knows)
             answer_calls(job, channel)
         finally:
             os._exit(0)
@@ -223,6 +230,9 @@ def main(level: str, memory_bytes: str, site: str) -> None:
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
     sys.argv[:] = [""]
+    for module in COMMON:
+        import_module(module)
+    gc.freeze()  # spares the forked processes from copying what they inherit
     write_frame(replies, {"ready": True})
     while (job := read_frame(requests)) is not None:
         write_frame(replies, run(job, level, int(memory_bytes)))

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,8 @@ from textbooks.verify import Verdict, verify
 PROGRAMS = tomllib.loads((Path(__file__).parent / "hostile" / "programs.toml").read_text(encoding="utf-8"))
 TESTS = ("assert answer(2) == 52", "assert answer(3) == 117", "assert answer(-1) == 13")
 HONEST = "def answer(n):\n    return 13 * n * n"
-LIMITS = Limits(cpu_seconds=0.4, wall_seconds=1.0)
-LONGEST = 5.0  # seconds for the longest of them, on a busy machine
+LIMITS = Limits(cpu_seconds=0.4, wall_seconds=6.0)
+LONGEST = 10.0  # seconds for the longest of them, on a busy machine
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts processes through /proc")
 confined = pytest.mark.skipif(
@@ -128,8 +129,9 @@ def judge_and_look_around(name: str, worker: Worker, surroundings: Surroundings)
     assert verify(HONEST, "answer", TESTS, LIMITS, worker).passed
     running = processes(os.getpid())
 
+    limits = replace(LIMITS, wall_seconds=expected.get("wall_seconds", LIMITS.wall_seconds))
     start = time.monotonic()
-    outcome = verify(surroundings.fill_in(expected["program"]), "answer", TESTS, LIMITS, worker)
+    outcome = verify(surroundings.fill_in(expected["program"]), "answer", TESTS, limits, worker)
     seconds = time.monotonic() - start
 
     assert (outcome.verdict, outcome.level) == (Verdict(expected["verdict"]), worker.level), outcome.reason
