@@ -153,27 +153,18 @@ def f():
 
 
 @linux
-@pytest.mark.parametrize("level", list(Level))
-def test_closing_ends_a_program_that_left_its_group(level):
-    if level is Level.KERNEL and available_level().level is not Level.KERNEL:
-        pytest.skip("needs kernel isolation")
-    worker = Worker(allow_weaker=True, level=level)
+def test_giving_up_on_a_server_ends_a_program_that_left_its_group(worker, monkeypatch):
     assert values_of(worker, ECHO, "echo", [1]) == [1, 1]
     server = worker._process.pid
-
-    def run() -> None:
-        with pytest.raises(WorkerLost):
-            worker.run(ESCAPEE, "f", [[]], Limits(wall_seconds=60))
-
-    thread = threading.Thread(target=run)
-    thread.start()
     children = Path(f"/proc/{server}/task/{server}/children")
-    while not (running := children.read_text().split()):
-        time.sleep(0.01)
-    time.sleep(0.3)  # long enough to leave the group
-    worker.close()
-    thread.join(10)
-    assert not thread.is_alive()
+    running: list[str] = []
+    watcher = threading.Timer(0.7, lambda: running.extend(children.read_text().split()))
+    watcher.start()
+    monkeypatch.setattr(isolation, "GRACE", -59.0)
+    with pytest.raises(WorkerLost, match="no answer in 1 s"):
+        worker.run(ESCAPEE, "f", [[]], Limits(wall_seconds=60))
+    watcher.join()
+    assert len(running) == 1
     assert gone(server)
     assert gone(int(running[0]))
 
