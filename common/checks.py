@@ -46,6 +46,7 @@ def checklist(make_model: MakeModel, tokens: np.ndarray, seed: int = 1) -> Itera
         scores_are_scaled,
         fused_equals_explicit,
         gradients_reach_everything,
+        a_silent_block_is_the_identity,
         scale_by_depth,
         cached_equals_uncached,
         an_update_moves_everything,
@@ -238,6 +239,21 @@ def gradients_reach_everything(model: nn.Module, tokens: np.ndarray) -> Check:
         f"{total - len(dead)} of {total} tensors" + (f"; none reaches {', '.join(dead[:3])}" if dead else ""),
         "a layer that was built and never called, or a graph cut by detach",
     )
+
+
+def a_silent_block_is_the_identity(model: nn.Module, tokens: np.ndarray) -> Check:
+    name = "a silent block hands its input on"
+    why = "a missing or misplaced residual connection: a deep stack has no straight way down for the gradient"
+    if not hasattr(model, "h"):
+        return Check(name, None, "this model has no blocks", why)
+    for projection, parameter in model.h.named_parameters():
+        if "c_proj" in projection:
+            parameter.data.zero_()
+    off: list[float] = []
+    for block in model.h:
+        block.register_forward_hook(lambda _, inputs, output: off.append((output - inputs[0]).abs().max().item()))
+    model(_pieces(model, tokens)[0])
+    return Check(name, max(off) == 0, f"with its projections at zero it changes the stream by {max(off):.2g}", why)
 
 
 def scale_by_depth(model: nn.Module, tokens: np.ndarray) -> Check:

@@ -15,11 +15,13 @@ NAMES = (
     "targets_are_shifted", "loss_at_init", "loss_is_the_mean_surprise", "no_leak_from_the_future",
     "the_present_is_seen", "order_matters", "rows_are_independent", "evaluation_is_repeatable",
     "attention_rows_sum_to_one", "scores_are_scaled", "fused_equals_explicit", "gradients_reach_everything",
-    "scale_by_depth", "cached_equals_uncached", "an_update_moves_everything", "overfits_one_batch",
+    "a_silent_block_is_the_identity", "scale_by_depth", "cached_equals_uncached", "an_update_moves_everything",
+    "overfits_one_batch",
 )  # fmt: skip
 FUSED = {"fused_equals_explicit", "cached_equals_uncached"}  # step 07 brings them
+DEEP = {"a_silent_block_is_the_identity", "scale_by_depth"}  # step 06
 DO_NOT_APPLY = {  # by step; all others do
-    1: {"order_matters", "attention_rows_sum_to_one", "scores_are_scaled", *(later := {*FUSED, "scale_by_depth"})},
+    1: {"order_matters", "attention_rows_sum_to_one", "scores_are_scaled", *(later := {*FUSED, *DEEP})},
     2: {"order_matters", "attention_rows_sum_to_one", "scores_are_scaled", *later},
     3: later,
     4: later,
@@ -125,6 +127,10 @@ def a_graph_cut(model, patch):
     model.h[0].mlp.register_forward_hook(lambda module, args, out: out.detach())
 
 
+def no_residual(model, patch):
+    model.h[1].register_forward_hook(lambda module, args, out: out - args[0])
+
+
 def a_stream_that_doubles(model, patch):
     for block in model.h:
         block.register_forward_hook(lambda module, args, out: 3 * out)
@@ -148,6 +154,7 @@ MISTAKES = {
     "scores_are_scaled": scaled_by_channels,
     "fused_equals_explicit": another_kernel,
     "gradients_reach_everything": a_graph_cut,
+    "a_silent_block_is_the_identity": no_residual,
     "scale_by_depth": a_stream_that_doubles,
     "cached_equals_uncached": a_cache_without_a_past,
     "an_update_moves_everything": a_parameter_out_of_reach,
