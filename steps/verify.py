@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -97,8 +98,10 @@ def run_tests(arguments: Sequence[str], environment: Mapping[str, str] | None = 
 
     watcher = _Watcher()
     fixed = ["-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not network"]
-    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
-        code = pytest.main([*fixed, *arguments], plugins=[watcher])
+    with tempfile.TemporaryDirectory() as scratch:  # workers of a pool skip atexit: what is left goes with this folder
+        os.environ["TMPDIR"], tempfile.tempdir = scratch, scratch
+        with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+            code = pytest.main([*fixed, *arguments], plugins=[watcher])
     sys.modules.update(before)
     if code == pytest.ExitCode.INTERNAL_ERROR:
         raise RuntimeError(f"pytest itself failed:\n{said.getvalue()}")
