@@ -336,5 +336,5 @@ def test_every_step_tells_its_idea_what_is_new_and_its_shapes(number):
 def test_a_step_adds_little_model_code_to_the_one_before(number):
     from steps.diff import added_lines
 
-    limit = 55 if number == 7 else 35  # 07 takes GPT-2's whole shape at once
+    limit = 60 if number == 7 else 35  # 07 takes GPT-2's whole shape at once
     assert 0 < added_lines(story.read(number - 1), story.read(number)) <= limit
