@@ -55,7 +55,6 @@ def sample_block() -> str:
 
 def tests_block() -> str:
     tests = json.loads((ARTIFACTS / "tests" / "report.json").read_text(encoding="utf-8"))
-    planted = json.loads((ARTIFACTS / "tests" / "planted.json").read_text(encoding="utf-8"))
     rows = [
         ("tests passed", f"{tests['passed']:,}"),
         ("of these, properties (Hypothesis draws sizes, seeds, texts)", f"{tests['properties']:,}"),
@@ -63,8 +62,6 @@ def tests_block() -> str:
         ("comparisons with an independent oracle", f"{tests['oracles']:,}"),
         ("gradient checks", f"{tests['gradient_checks']:,}"),
         ("seconds, two cores", f"{tests['seconds']:.0f}"),
-        ("bugs planted, and caught", f"{planted['bugs']} planted, {planted['caught']} caught"),
-        ("seconds to plant them all", f"{planted['seconds']:.0f}"),
     ]
     return "\n".join(["| what | figure |", "|---|--:|", *(f"| {name} | {figure} |" for name, figure in rows)])
 

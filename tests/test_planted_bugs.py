@@ -148,13 +148,13 @@ def test_verify_plants_runs_reports_and_tells_a_survivor(tmp_path):
     blind = (
         "from steps import bugs; from dataclasses import replace; all = bugs.catalog()\n"
         "name = 'tokenizer.decode-off-by-one'\n"
-        "all[name] = replace(all[name], caught_by=('tests/common/test_data.py::{test}',))\n"
+        "all[name] = replace(all[name], caught_by=('tests/common/test_optimizers.py::{test}',))\n"
         "bugs.app(['verify', name])"
     )
     unaware = next(
         line.split("(")[0].removeprefix("def ")
-        for line in (bugs.ROOT / "tests/common/test_data.py").read_text(encoding="utf-8").splitlines()
-        if line.startswith("def test_") and "decode" not in line
+        for line in (bugs.ROOT / "tests/common/test_optimizers.py").read_text(encoding="utf-8").splitlines()
+        if line.startswith("def test_")
     )
     survived = python("-c", f"if __name__ == '__main__':\n exec({blind.format(test=unaware)!r})")
     assert survived.returncode == 1, survived.stdout + survived.stderr
@@ -163,7 +163,7 @@ def test_verify_plants_runs_reports_and_tells_a_survivor(tmp_path):
 
 def test_a_walk_with_a_bug_says_so_learns_from_the_future_and_leaves_no_record(tmp_path, capsys):
     text, out = tmp_path / "text.txt", tmp_path / "run"
-    text.write_text("to be or not to be, that is the question " * 200, encoding="utf-8")
+    text.write_text("to be or not to be, that is the question\n" * 200, encoding="utf-8")
     sizes = ["--block-size", "16", "--batch-size", "4", "--steps", "4", "--sample", "9"]
     said = python("-m", "steps.05_multihead", "--bug", "no-mask", "--text", text, "--out", out, *sizes)
     assert said.returncode == 0, said.stderr
@@ -174,7 +174,7 @@ def test_a_walk_with_a_bug_says_so_learns_from_the_future_and_leaves_no_record(t
 
 def test_the_checklist_shows_which_check_exposes_a_bug(tmp_path):
     text = tmp_path / "text.txt"
-    text.write_text("to be or not to be, that is the question " * 200, encoding="utf-8")
+    text.write_text("to be or not to be, that is the question\n" * 200, encoding="utf-8")
     said = python("-m", "steps.03_attention", "--bug", "no-mask", "--text", text, "--check", "--block-size", "16")
     assert said.returncode == 1
     assert "✗ the future cannot leak into the past" in said.stdout
