@@ -56,7 +56,8 @@ def _conditions(results: dict[str, Any]) -> Iterator[str]:
     yield (
         "Medians over rounds in which all ran one after the other; a ratio is taken within a round, in brackets its "
         "least and greatest. Training: *Moby Dick*, 4 layers × 128, block 64, float32; to reach the loss, `laptop` "
-        "with `--steps 450` against the CPU setting of nanoGPT's README, time for evaluation not counted; for a single step, both with "
+        "with `--steps 450` against the CPU setting of nanoGPT's README, time for evaluation not counted; for a "
+        "single step, both with "
         "batch 12. Generating: 6 layers × 384, block 256, the same weights in all, from a prompt of one character; "
         "Hugging Face's GPT-2 cannot write past its window."
     )
