@@ -6,7 +6,7 @@ product with a lower-triangular matrix it is one operation. Written as a softmax
 matrix again, but now the weights *come from scores*, and scores can be learned: that is the door to attention.
 
 New: characters and positions become vectors, and each position lays the average of its past beside its own vector.
-(It keeps its own, because an average alone forgets which character came last, and that is worse than step 01.)
+(It keeps its own, because an average alone forgets which character came last.)
 
 Shapes: B batch, T time, V vocabulary, C channels (the length of each vector, n_embd).
 """
