@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from common.linear import Linear
 from common.sampling import sample
 from common.training import Recipe
 
@@ -56,12 +57,12 @@ class Attention(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.n_head = config.n_head
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)  # query, key and value of every head
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd)  # query, key and value of every head
+        self.c_proj = Linear(config.n_embd, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
 
-    def qkv(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "3 B H T D"]:
-        return self.c_attn(x).unflatten(-1, (3, self.n_head, -1)).permute(2, 0, 3, 1, 4)
+    def qkv(self, x: Float[Tensor, "B T C"]) -> tuple[Float[Tensor, "B H T D"], ...]:
+        return tuple(part.unflatten(-1, (self.n_head, -1)).transpose(1, 2) for part in self.c_attn(x).chunk(3, dim=-1))
 
     def weights(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B H T T"]:
         """What the fused kernel computes and never shows: for plots and tests only."""
@@ -90,8 +91,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
-        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = Linear(4 * config.n_embd, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
