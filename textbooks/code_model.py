@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from textbooks.records import END_OF_TEXT
+
 if TYPE_CHECKING:
     import torch.nn as nn
+    from tokenizers import Tokenizer
 
     from common.training import Progress, Recipe
 
@@ -20,13 +23,37 @@ VOCABULARY = 2_048
 """Byte-level BPE tokens: about three characters of Python each, and small beside the model's layers."""
 
 
-def train_tokenizer(texts: Sequence[str], vocab_size: int = VOCABULARY) -> Encode:
-    """A byte-level BPE tokenizer learned from `texts`: any text can be encoded, none is unknown."""
-    from tokenizers import ByteLevelBPETokenizer
+PIECES = r"\n *| ?[A-Za-z]+|_[A-Za-z]*|[0-9]| ?[^\w\s]+|\s+|."
+"""What no token reaches across: a line end with the whole indentation after it, a word, a digit, a run of signs."""
 
-    tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(texts, vocab_size=vocab_size, show_progress=False)
-    return lambda text: tokenizer.encode(text).ids
+
+def train_tokenizer(texts: Sequence[str], vocab_size: int = VOCABULARY) -> "Tokenizer":
+    """A byte-level BPE tokenizer learned from `texts`: any text can be encoded, none is unknown.
+
+    END_OF_TEXT is token 0. A line end and its indentation are one token, as a model of code wants it; so a prompt is
+    to be encoded *without* a line end behind it, for what follows in training is the token that holds both.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(PIECES), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def token_stream(tokenizer: "Tokenizer", texts: Sequence[str]) -> np.ndarray:
+    """The texts end to end, each closed by END_OF_TEXT, as token numbers (n,) uint16."""
+    closed = (text.rstrip("\n") + "\n" + END_OF_TEXT for text in texts)
+    return np.concatenate([np.array(found.ids, dtype=np.uint16) for found in tokenizer.encode_batch(list(closed))])
 
 
 def train_code_model(
@@ -46,8 +73,8 @@ def train_code_model(
     from common.optimizers import make_optimizers
     from common.training import train
 
-    encode = train_tokenizer(texts)
-    tokens = np.concatenate([np.array(encode(text + "\n\n\n"), dtype=np.uint16) for text in texts])
+    tokenizer = train_tokenizer(texts)
+    tokens = token_stream(tokenizer, texts)
     torch.manual_seed(seed)
     model = make_model(VOCABULARY)
     optimizers = make_optimizers(
@@ -55,7 +82,7 @@ def train_code_model(
     )
     for progress in train(model, optimizers, tokens, recipe, seed=seed, device=torch.device("cpu")):
         on_step(progress)
-    return model, encode
+    return model, lambda text: tokenizer.encode(text).ids
 
 
 def mean_pooled_states(model: "nn.Module", encode: Encode, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:

@@ -9,9 +9,10 @@ from torch import nn
 
 from common.training import Recipe
 from textbooks import educational_value as value
-from textbooks.code_model import mean_pooled_states, train_code_model, train_tokenizer
+from textbooks.code_model import mean_pooled_states, token_stream, train_code_model, train_tokenizer
 from textbooks.educational_value import Label, agreement, cross_validate, keep_best, labelled, read_labels
 from textbooks.raw_code import Chunk
+from textbooks.records import END_OF_TEXT
 
 
 class Config:
@@ -164,10 +165,27 @@ def test_the_hook_is_gone_even_after_a_failure():
     assert not model.lm_head._forward_pre_hooks
 
 
-def test_the_tokenizer_encodes_any_text():
-    encode = train_tokenizer(["def f(x):\n    return x\n"] * 50, vocab_size=300)
-    assert len(encode("    return x")) < len("    return x")
-    assert max(encode("Ünknown ☃ \x00")) < 300
+def test_the_tokenizer_encodes_any_text_and_gives_it_back():
+    tokenizer = train_tokenizer(["def f(x):\n    return x\n"] * 50, vocab_size=300)
+    assert len(tokenizer.encode("    return x").ids) < len("    return x")
+    for text in ("Ünknown ☃ \x00", "a_b\n\n        if x1 != 20:\t# é", "  \n \n"):
+        assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
+
+
+def test_a_line_end_and_its_indentation_are_one_token_and_the_prompt_ends_before_it():
+    tokenizer = train_tokenizer(["def f(x):\n    if x:\n        return x\n"] * 50, vocab_size=300)
+    prompt, rest = "def f(x):", "\n    if x:\n        return x"
+    pieces = tokenizer.encode(rest)
+    assert [token for token in pieces.tokens if token.startswith("Ċ")] == ["ĊĠĠĠĠ", "ĊĠĠĠĠĠĠĠĠ"]
+    assert tokenizer.encode(prompt + rest).ids == tokenizer.encode(prompt).ids + pieces.ids
+
+
+def test_every_text_in_a_stream_is_closed_by_the_end_of_text_token():
+    tokenizer = train_tokenizer(["x = 1\n"] * 50, vocab_size=300)
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    stream = token_stream(tokenizer, ["x = 1", "y = 2\n"])
+    assert (stream == end).sum() == 2 and stream[-1] == end
+    assert tokenizer.decode(stream, skip_special_tokens=False) == f"x = 1\n{END_OF_TEXT}y = 2\n{END_OF_TEXT}"
 
 
 def test_a_code_model_learns_its_corpus_and_the_same_seed_learns_it_again():

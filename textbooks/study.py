@@ -1,0 +1,413 @@
+"""The controlled study: equal models, equal tokens, different data.
+
+Every seed is a chain of its own: pretrain the arms, finetune them, examine each. An arm is a folder with the model in
+the Hugging Face format and `result.json`, written last; an arm whose result is there is not run again, so a study that
+was stopped goes on with the arm it was at. Seeds run side by side, one process and one thread each, which is faster on
+small models than many threads, and gives the same bits whatever the number of cores.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from textbooks import corpora, exam
+from textbooks.completion import Coder
+from textbooks.records import END_OF_TEXT, Exercise, Section, digest, read_records, training_text, write_jsonl
+
+if TYPE_CHECKING:
+    import torch.nn as nn
+    from tokenizers import Tokenizer
+
+MakeModel = Callable[[int, "Plan"], "nn.Module"]
+"""vocab_size and the plan to a model as in step 07."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One model of the study: what it starts from, what it is trained on, and how long (a share of the usual)."""
+
+    name: str
+    title: str
+    data: str
+    start: str = ""  # the arm whose weights it begins with; "" for random ones
+    longer: int = 1
+    samples: bool = False  # also answer several times, for pass@k
+    keep_below: float = 1.0  # exercises this similar to an examined problem are left out (decontamination)
+
+
+PRETRAINED = (
+    Arm("A", "raw code", "raw"),
+    Arm("A3", "raw code, 3 × the tokens", "raw", longer=3),
+    Arm("B", "filtered code", "filtered"),
+    Arm("Br", "random code, as little", "random"),
+    Arm("C", "filtered code + textbooks", "textbook"),
+    Arm("C-", "the same, code permuted", "textbook permuted"),
+)
+FINETUNED = (
+    Arm("0+X", "nothing, then exercises", "exercises", samples=True),
+    Arm("A+X", "raw, then exercises", "exercises", "A"),
+    Arm("B+X", "filtered, then exercises", "exercises", "B"),
+    Arm("C+X", "textbooks, then exercises", "exercises", "C", samples=True),
+    Arm("C-+X", "permuted textbooks, then exercises", "exercises", "C-"),
+    Arm("C+X-", "textbooks, then permuted exercises", "exercises permuted", "C"),
+    Arm("C+T", "textbooks, then more textbook", "pages", "C"),
+)
+
+
+def pruned(thresholds: Sequence[float]) -> tuple[Arm, ...]:
+    """C+X again, without the exercises that are similar to a problem of the examination."""
+    return tuple(
+        Arm(f"C+X<{t:g}", f"C+X, similarity below {t:g}", "exercises", "C", keep_below=t) for t in thresholds
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A preset: how large everything is. A training step reads `batch_size` × `block_size` tokens."""
+
+    exercises: int  # prompts for step 08's grammar, as its own preset
+    sections: int
+    problems: int  # of each drawn stratum
+    steps: int  # of pretraining
+    finetuning_steps: int
+    seeds: tuple[int, ...] = (1, 2)
+    samples: int = 8
+    temperature: float = 0.6
+    thresholds: tuple[float, ...] = (0.95, 0.9, 0.8)
+    vocab_size: int = 2_048
+    block_size: int = 256
+    batch_size: int = 16
+    n_embd: int = 128
+    n_head: int = 4
+    n_layer: int = 4
+    dropout: float = 0.0
+    learning_rate: float = 3e-3
+    dtype: str = "float32"
+    compile: bool = False
+    kept: float = 0.17  # of the raw characters, by the filter: as the paper's
+    real: dict[str, Any] = field(default_factory=dict, hash=False)  # settings of the pretrained model's finetuning
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        return (*PRETRAINED, *FINETUNED)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every arm of a study shares: the tokenizer, the examination, and the texts."""
+
+    tokenizer: "Tokenizer"
+    problems: list[exam.Problem]
+    exercises: list[Exercise]
+    sections: list[Section]
+    raw: list  # of raw_code.Chunk
+
+    @classmethod
+    def load(cls, folder: Path) -> "Material":
+        from tokenizers import Tokenizer
+
+        from textbooks import raw_code
+
+        exercises, sections = (list(read_records(folder / "data" / f"{n}.jsonl")) for n in ("exercises", "sections"))
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        raw = raw_code.chunks(raw_code.standard_library())
+        return cls(tokenizer, exam.load(folder / "exam.jsonl"), exercises, sections, raw)
+
+
+def prepare(plan: Plan, folder: Path, exercises: Sequence[Exercise], sections: Sequence[Section]) -> dict[str, Any]:
+    """Draw the examination, learn the tokenizer, sit the baseline, and write them into the folder; what they are.
+
+    Raises ValueError if the folder holds a study with other settings or data.
+    """
+    from textbooks import raw_code
+    from textbooks.code_model import train_tokenizer
+
+    about = {
+        "plan": json.loads(json.dumps(asdict(plan))),
+        "exercises": digest([record.key for record in exercises]),
+        "sections": digest([record.key for record in sections]),
+        "raw": raw_code.manifest_hash(raw_code.standard_library()),
+    }
+    file = folder / "about.json"
+    if file.exists():
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if {name: found[name] for name in about} != about:
+            raise ValueError(f"{folder} holds a study with other settings or data: choose another --out, or delete it")
+        return found
+    problems = exam.draw(exercises, sections, plan.problems, seed=0)
+    texts = [chunk.source for chunk in raw_code.chunks(raw_code.standard_library())]
+    texts += [training_text(record) for record in (*exercises, *sections)]
+    folder.mkdir(parents=True, exist_ok=True)
+    train_tokenizer([text.removesuffix(END_OF_TEXT) for text in texts], plan.vocab_size).save(
+        str(folder / "tokenizer.json")
+    )
+    about["exam"] = exam.save(problems, folder / "exam.jsonl")
+    answers = exam.copied(exercises, problems)
+    graded = exam.grade(problems, answers, workers=os.cpu_count() or 1)
+    about["baseline"] = _bits(sheet[0].passed for sheet in graded)
+    _write(file, about)
+    return about
+
+
+# ---------------------------------------------------------------- one seed
+
+
+class Chain:
+    """The arms of one seed, one after the other. `report(units)` hears how much work is done, in training steps."""
+
+    def __init__(self, plan: Plan, seed: int, folder: Path, make_model: MakeModel, report: Callable[[float], None]):
+        self.plan, self.seed, self.make_model, self.report = plan, seed, make_model, report
+        self.folder = folder / f"seed-{seed}"
+        self.material = Material.load(folder)
+        self._texts: dict[str, list[str]] = {}
+
+    def run(self, arms: Sequence[Arm]) -> None:
+        for arm in arms:
+            if not (self.folder / arm.name / "result.json").exists():
+                self._run(arm)
+
+    def _run(self, arm: Arm) -> None:
+        from textbooks.code_model import token_stream
+
+        began = time.perf_counter()
+        texts = self._without_similar(arm.keep_below) if arm.keep_below < 1 else self.texts(arm.data)
+        tokens = token_stream(self.material.tokenizer, texts)
+        model, curve = self._train(arm, tokens)
+        folder = self.folder / arm.name
+        save_hf(model, folder / "model", self.material.tokenizer)
+        steps = steps_of(arm, self.plan)
+        found = self._examine(arm, open_coder(folder / "model"))
+        _write(
+            folder / "result.json",
+            {
+                **asdict(arm),
+                "seed": self.seed,
+                "characters": sum(map(len, texts)),
+                "texts": len(texts),
+                "tokens": len(tokens),
+                "tokens_seen": steps * self.plan.batch_size * self.plan.block_size,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "curve": curve,
+                **found,
+                "seconds": round(time.perf_counter() - began, 1),
+            },
+        )
+
+    def _train(self, arm: Arm, tokens: np.ndarray) -> tuple["nn.Module", list[list[float]]]:
+        import torch
+
+        from common.hf import import_hf
+        from common.optimizers import make_optimizers
+        from common.training import Recipe, train
+
+        plan, steps = self.plan, steps_of(arm, self.plan)
+        recipe = Recipe(
+            steps, plan.batch_size, plan.learning_rate, optimizer="muon", warmup_steps=steps // 20, final_share=0.0
+        )
+        torch.manual_seed(self.seed)
+        model = self.make_model(plan.vocab_size, plan)
+        if arm.start:
+            import_hf(model, self.folder / arm.start / "model")
+        optimizers = make_optimizers(
+            model, recipe.optimizer, recipe.learning_rate, recipe.muon_learning_rate, recipe.weight_decay
+        )
+        losses: list[float] = []
+        curve: list[list[float]] = []
+        every = max(1, steps // 40)
+        for done in train(model, optimizers, tokens, recipe, seed=self.seed, device=torch.device("cpu")):
+            losses.append(done.loss)
+            if done.step % every == 0 or done.step == steps:
+                curve.append([done.step, round(float(np.mean(losses)), 4)])
+                losses.clear()
+            self.report(1)
+        return model, curve
+
+    def _examine(self, arm: Arm, coder: Coder) -> dict[str, Any]:
+        problems = self.material.problems
+        answers = exam.sit(coder, problems)
+        graded = exam.grade(problems, answers)
+        self.report(EXAM_UNITS)
+        choices = exam.forced_choice(coder, problems)
+        found = {
+            "passed": _bits(sheet[0].passed for sheet in graded),
+            "parses": _bits(sheet[0].parses for sheet in graded),
+            "chosen": "".join("-" if choice is None else "01"[choice] for choice in choices),
+            "humaneval_bits_per_byte": exam.humaneval_bits_per_byte(coder),
+        }
+        rows = [{"program": sheet[0]} for sheet in answers]
+        if arm.samples:
+            sheets = exam.sit(coder, problems, self.plan.samples, self.plan.temperature, self.seed)
+            found["correct"] = [sum(g.passed for g in graded) for graded in exam.grade(problems, sheets)]
+            found["samples"] = self.plan.samples
+            self.report(EXAM_UNITS * self.plan.samples)
+        write_jsonl(self.folder / arm.name / "answers.jsonl", rows)
+        return found
+
+    def texts(self, data: str) -> list[str]:
+        """The texts that an arm trains on, by the name of its data."""
+        if data not in self._texts:
+            self._texts[data] = self._make(data)
+        return self._texts[data]
+
+    def _make(self, data: str) -> list[str]:
+        material, seed = self.material, self.seed
+        raw = [chunk.source for chunk in material.raw]
+        match data:
+            case "raw":
+                return raw
+            case "filtered":
+                return self._filtered()
+            case "random":
+                return corpora.subset(raw, len, sum(map(len, self.texts("filtered"))), seed)
+            case "textbook" | "textbook permuted":
+                pages = corpora.permuted(material.sections, seed) if "permuted" in data else material.sections
+                return self.texts("filtered") + [page.text for page in pages]
+            case "pages":
+                return [page.text for page in material.sections]
+            case "exercises" | "exercises permuted":
+                found = corpora.permuted(material.exercises, seed) if "permuted" in data else material.exercises
+                return [exercise.solution for exercise in found]
+        raise ValueError(f"there is no data called {data!r}")
+
+    def _filtered(self) -> list[str]:
+        """The raw code that a forest on the states of this seed's model A rates highest, as phi-1 does it."""
+        from common.hf import import_hf
+        from textbooks import educational_value as value
+        from textbooks.code_model import mean_pooled_states
+
+        model = self.make_model(self.plan.vocab_size, self.plan)
+        import_hf(model, self.folder / "A" / "model")
+        raw = self.material.raw
+
+        def encode(text: str) -> list[int]:
+            return self.material.tokenizer.encode(text).ids
+
+        states = mean_pooled_states(model, encode, [chunk.source for chunk in raw])
+        kept = value.keep_best(raw, states, value.read_labels(), self.seed, self.plan.kept)
+        return [chunk.source for chunk in kept]
+
+    def _without_similar(self, threshold: float) -> list[str]:
+        from textbooks.similarity import most_similar
+
+        solutions = [(p.exercise.entry_point, p.exercise.solution) for p in self.material.problems]
+        exercises = self.material.exercises
+        nearest = most_similar([(e.entry_point, e.solution) for e in exercises], solutions)
+        return [e.solution for e, score in zip(exercises, nearest, strict=True) if score < threshold]
+
+
+EXAM_UNITS = 60  # what sitting and grading the examination once costs, in training steps
+
+
+def steps_of(arm: Arm, plan: Plan) -> int:
+    return plan.finetuning_steps if arm in FINETUNED or arm.keep_below < 1 else plan.steps * arm.longer
+
+
+def units(arm: Arm, plan: Plan) -> int:
+    return steps_of(arm, plan) + EXAM_UNITS * (1 + (plan.samples if arm.samples else 0))
+
+
+def save_hf(model: "nn.Module", folder: Path, tokenizer: "Tokenizer") -> None:
+    """The model and its tokenizer as a folder that AutoModelForCausalLM and AutoTokenizer open."""
+    from common.hf import export_hf
+
+    export_hf(model, folder, alphabet="")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {name: END_OF_TEXT for name in ("eos_token", "bos_token", "pad_token")}
+    _write(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names})
+
+
+def open_coder(folder: Path) -> Coder:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    return Coder(model, AutoTokenizer.from_pretrained(folder), prefix=END_OF_TEXT)
+
+
+# ---------------------------------------------------------------- all seeds
+
+
+def run_chains(
+    plan: Plan, folder: Path, make_model: MakeModel, arms: Sequence[Arm], on_units: Callable[[float], None],
+    seeds: Sequence[int] | None = None,
+) -> None:  # fmt: skip
+    """Run the arms that are missing, the seeds side by side. Raises RuntimeError with the reason of a seed that failed;
+    whatever ends it, the arms that were finished stay."""
+    seeds = [seed for seed in seeds or plan.seeds if any(missing(folder, seed, arms))]
+    context = multiprocessing.get_context("spawn")
+    news = context.Queue()
+    workers = [context.Process(target=_chain, args=(plan, s, folder, make_model, arms, news)) for s in seeds]
+    cores = os.cpu_count() or 1
+    waiting, running = list(workers), []
+    try:
+        while waiting or running:
+            while waiting and len(running) < cores:
+                running.append(waiting.pop(0))
+                running[-1].start()
+            message = news.get()
+            if isinstance(message, str):
+                raise RuntimeError(message)
+            if message < 0:  # one has ended
+                running = [worker for worker in running if worker.is_alive() or worker.join(5) or worker.is_alive()]
+                continue
+            on_units(message)
+    finally:
+        for worker in running:
+            worker.terminate()
+            worker.join()
+
+
+def missing(folder: Path, seed: int, arms: Sequence[Arm]) -> Iterator[Arm]:
+    return (arm for arm in arms if not (folder / f"seed-{seed}" / arm.name / "result.json").exists())
+
+
+def _chain(plan: Plan, seed: int, folder: Path, make_model: MakeModel, arms: Sequence[Arm], news) -> None:
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _live_with_parent()
+    torch.set_num_threads(1)
+    try:
+        Chain(plan, seed, folder, make_model, news.put).run(arms)
+        news.put(-1)
+    except Exception as error:
+        news.put(f"seed {seed}: {type(error).__name__}: {error}")
+        raise
+
+
+def _live_with_parent() -> None:
+    def watch() -> None:
+        multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def results(folder: Path, plan: Plan, arms: Sequence[Arm]) -> dict[str, list[dict[str, Any]]]:
+    """Arm → its results, one a seed; only arms that every seed has finished."""
+    found = {}
+    for arm in arms:
+        files = [folder / f"seed-{seed}" / arm.name / "result.json" for seed in plan.seeds]
+        read = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+        if read:
+            found[arm.name] = read
+    return found
+
+
+def _bits(values) -> str:
+    return "".join("01"[bool(value)] for value in values)
+
+
+def _write(path: Path, value: Any) -> None:
+    from common.records import write_json
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, value)
