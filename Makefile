@@ -2,13 +2,14 @@
 # make test    pass the tests
 # make record  record all seven steps again into artifacts/
 # make readme  fill in the README's figures from the records
+# make docs    make the deck, the article and the notebooks from the steps
 # make planted plant every known bug and see that the tests catch it
 
 PYTHON ?= python3
 BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test record readme planted
+.PHONY: run test record readme docs planted
 run: .venv/base
 	$(BIN)/python -m steps.07_full_gpt
 
@@ -21,6 +22,11 @@ record: .venv/base
 readme: .venv/base
 	$(BIN)/python -m steps.readme
 
+docs: .venv/docs
+	command -v npm >/dev/null && npm install --prefix slides --no-package-lock --no-audit --no-fund --silent || true
+	$(BIN)/python -m slides.pictures
+	$(BIN)/python -m slides.build
+
 planted: .venv/test
 	$(BIN)/python -m steps.bugs verify
 
@@ -31,5 +37,9 @@ planted: .venv/test
 	touch $@
 
 .venv/test: .venv/base
-	$(PIP) -e '.[test,textbooks]'
+	$(PIP) -e '.[test,docs,textbooks]'
+	touch $@
+
+.venv/docs: .venv/base
+	$(PIP) -e '.[docs]'
 	touch $@

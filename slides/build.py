@@ -4,6 +4,9 @@ Everything is rendered with Jinja2, strict about undefined names, from what `sli
 """
 
 import importlib.util
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -104,6 +107,26 @@ def stale(made: dict[Path, str]) -> list[Path]:
     return [file for file, text in made.items() if not file.is_file() or file.read_text(encoding="utf-8") != text]
 
 
+def draw_deck() -> list[Path]:
+    """Turn slides/deck.md into PPTX, HTML and PDF. SourceError says what is missing where it cannot be done."""
+    from slides import pptx
+
+    folder = DECK.parent
+    pptx.write(folder / "deck.pptx")
+    marp = folder / "node_modules" / ".bin" / "marp"
+    if not marp.exists():
+        raise SourceError("Marp is missing for deck.html and deck.pdf: install Node.js and npm, then run `make docs`.")
+    browsers = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
+    if not (os.environ.get("CHROME_PATH") or any(map(shutil.which, browsers))):
+        raise SourceError("A browser is missing for deck.pdf: install Chromium, or set CHROME_PATH to one.")
+    common = [marp, DECK.name, "--theme", "theme.css", "--allow-local-files", "--no-stdin"]
+    for made in ("deck.html", "deck.pdf"):
+        done = subprocess.run([*common, "-o", made], cwd=folder, capture_output=True, text=True, timeout=300)
+        if done.returncode:
+            raise SourceError(f"Marp could not make {made}: {done.stderr.strip().splitlines()[-1]}")
+    return [folder / f"deck.{kind}" for kind in ("pptx", "html", "pdf")]
+
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -135,6 +158,9 @@ def main(
             typer.echo(f"{'made' if file in old else 'same'}  {file.relative_to(ROOT).as_posix()}")
         for reason in skipped or []:
             typer.secho(reason, fg="yellow", err=True)
+        if DECK in made:
+            for file in draw_deck():
+                typer.echo(f"made  {file.relative_to(ROOT).as_posix()}")
     except (SourceError, OSError) as error:
         typer.secho(f"slides.build: {error}", fg="red", err=True)
         raise typer.Exit(2) from None

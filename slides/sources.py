@@ -9,8 +9,9 @@ import difflib
 import functools
 import io
 import json
+import math
 import tokenize
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -131,6 +132,25 @@ def _without_comments(text: str) -> str:
     return "\n".join(lines)
 
 
+def fit(step: str, names: Sequence[str], columns: int = 76, lines: int = 16) -> str:
+    """Several pieces of a file's code for a slide: no docstrings or comments, laid out anew where a line is too long.
+
+    Raises SourceError where they do not fit.
+    """
+    import subprocess
+    import sys
+
+    code = "\n\n".join(snippet(step, name, doc=False, comments=False) for name in names)
+    command = [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", str(columns), "-"]
+    laid_out = subprocess.run(command, input=code, capture_output=True, text=True, check=True).stdout
+    fitted = laid_out.replace("\n\n\n", "\n\n").strip("\n").splitlines()
+    wide, high = max(map(len, fitted)), len(fitted)
+    if wide > columns or high > lines:
+        what = f"{', '.join(names)} of {step}"
+        raise SourceError(f"{what} is {wide} columns × {high} lines on a slide: {columns} × {lines} fit, so show less.")
+    return "\n".join(fitted)
+
+
 def _model_lines(number: int) -> list[str]:
     """The lines of a step that are the model: no docstrings, comments or blank lines, no recipe and no main."""
     name = story(number).name
@@ -221,10 +241,11 @@ def big(value: float) -> str:
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "snippet": snippet,
     "diff": diff,
+    "fit": fit,
     "shapes": shapes,
     "run": run,
     "story": story,
     "picture": picture,
     "screen": screen,
 }
-FILTERS: dict[str, Callable[..., str]] = {"n": n, "pct": pct, "big": big, "count": count, "duration": duration}
+FILTERS: dict[str, Callable[..., str]] = {"n": n, "pct": pct, "big": big, "ln": math.log, "count": count, "duration": duration}

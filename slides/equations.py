@@ -1,0 +1,234 @@
+"""`python -m slides.equations`: the article's equations and tables as pictures, since Medium takes neither.
+
+Equations are set by matplotlib's own mathtext; tables are filled from the recorded runs. The fonts come with
+matplotlib, so the same version draws the same pixels everywhere.
+"""
+
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from common.plotting import ACCENT, FAINT, INK
+from common.terminal import count, duration
+from slides.sources import ROOT, Missing, SourceError, run, story
+
+PICTURES = ROOT / "article" / "pictures"
+WIDTH, DPI = 7.0, 200  # inches, dots: twice the width of a Medium column
+Cells = tuple[Sequence[str], Sequence[Sequence[str]]]  # header, rows
+
+EQUATIONS = {
+    "cross-entropy": [
+        r"$\mathrm{loss} \;=\; -\,\frac{1}{N}\,\sum_{t=1}^{N}\; \ln\, p\,(x_{t+1}\;|\;x_{\leq t})"
+        r"\qquad\quad p\,(c) \;=\; \frac{e^{\,\mathrm{logit}_c}}{\sum_{v}\, e^{\,\mathrm{logit}_v}}$"
+    ],
+    "attention": [
+        r"$\mathrm{weights} \;=\; \mathrm{softmax}\left(\frac{Q\,K^{\top}}{\sqrt{D}} + \mathrm{mask}\right)$",
+        r"$\mathrm{mask}_{ts} \;=\; 0\;\;\mathrm{if}\;\;s \leq t,\quad -\infty\;\;\mathrm{otherwise}$",
+    ],
+    "variance": [
+        r"$q \cdot k \;=\; \sum_{i=1}^{D}\, q_i\,k_i\qquad\Longrightarrow\qquad \mathrm{Var}\,(q \cdot k) \;=\; D"
+        r"\qquad\Longrightarrow\qquad \mathrm{Var}\left(\frac{q \cdot k}{\sqrt{D}}\right) \;=\; 1$"
+    ],
+    "block": [
+        r"$x \;\leftarrow\; x \;+\; \mathrm{Attention}\,(\mathrm{LayerNorm}\,(x))$",
+        r"$x \;\leftarrow\; x \;+\; \mathrm{MLP}\,(\mathrm{LayerNorm}\,(x))$",
+    ],
+    "lora": [
+        r"$y \;=\; W x \;+\; \frac{\alpha}{r}\; B A\, x\qquad\quad W:\;\mathrm{frozen},\quad"
+        r" A:\;r \times n,\quad B:\;m \times r,\quad B = 0\;\;\mathrm{at\;first}$"
+    ],
+}
+
+
+def draw_equation(file: Path, lines: Sequence[str]) -> None:
+    """Each line is one formula in mathtext, centred."""
+    figure = _figure(0.72 * len(lines) + 0.18)
+    for place, line in enumerate(lines):
+        figure.text(0.5, 1 - (place + 0.5) / len(lines), line, size=15, color=INK, ha="center", va="center")
+    _save(figure, file)
+
+
+def draw_table(file: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A light table as wide as the column: the first column and words to the left, figures to the right.
+
+    Long cells are wrapped at spaces; a column is as wide as its share of the text.
+    """
+    size, line, gap = 9.0, 0.178, 0.16
+    right = [all(_is_figure(row[place]) for row in rows) for place in range(len(header))]
+    most = [max(_inches(cell, size, True) for cell in column) for column in zip(header, *rows, strict=True)]
+    space = WIDTH - 0.1 - gap * (len(header) - 1)
+    for place in sorted(range(len(most)), key=most.__getitem__)[::-1]:  # the widest gives way
+        rest = sum(most) - most[place]
+        if rest + most[place] > space:
+            most[place] = max(space - rest, 1.1)
+    spread = max(0.0, (space - sum(most)) / len(most))
+    widths = [width + spread for width in most]
+    wrapped = [[_wrap(cell, widths[i], size) for i, cell in enumerate(row)] for row in (header, *rows)]
+    heights = [line * max(len(cell) for cell in row) + 0.13 for row in wrapped]
+    figure, top = _figure(sum(heights) + 0.12), 0.06
+    total = figure.get_figheight()
+    for number, (row, height) in enumerate(zip(wrapped, heights, strict=True)):
+        left = 0.05
+        for place, cell in enumerate(row):
+            x = left + (widths[place] if right[place] else 0)
+            style = {"weight": "bold", "color": ACCENT} if number == 0 else {"color": INK}
+            align = "right" if right[place] else "left"
+            for i, text in enumerate(cell):
+                y = 1 - (top + 0.065 + line * (i + 0.5)) / total
+                figure.text(x / WIDTH, y, text, size=size, ha=align, va="center", parse_math=False, **style)
+            left += widths[place] + gap
+        top += height
+        colour, thick = (ACCENT, 1.2) if number == 0 else (FAINT, 0.4)
+        figure.add_artist(_rule(1 - top / total, colour, thick))
+    _save(figure, file)
+
+
+def _is_figure(text: str) -> bool:
+    return not text or text[:1] in "0123456789+−–<." or text.startswith(("ln ", "≈"))
+
+
+def _inches(text: str, size: float, bold: bool) -> float:
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
+    return TextPath((0, 0), text.replace("$", "S") or " ", size=size, prop=font).get_extents().width / 72 + 0.02
+
+
+def _wrap(text: str, inches: float, size: float) -> list[str]:
+    columns = max(len(text), 1)
+    while columns > 8 and any(_inches(part, size, False) > inches for part in textwrap.wrap(text, columns)):
+        columns -= 1
+    return textwrap.wrap(text, columns) or [""]
+
+
+def _figure(height: float) -> Any:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams |= {"font.family": "DejaVu Sans", "mathtext.fontset": "stix"}
+    return Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+
+
+def _rule(y: float, colour: str, thick: float) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([0.05 / WIDTH, 1 - 0.05 / WIDTH], [y, y], color=colour, linewidth=thick)
+
+
+def _save(figure: Any, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, metadata={"Software": None})
+
+
+# Tables
+
+
+def ladder() -> Cells:
+    rows = []
+    for number in range(1, 8):
+        told = story(number)
+        it = run(told.name)
+        figures = f"{it.val_loss:.3f}", f"{2**it.bits_per_char:.1f}", count(it.parameters), duration(it.train_seconds)
+        rows.append((f"{number:02d}", told.title, *figures))
+    vocabulary = it.config.vocab_size
+    rows.append(("", "A uniform guess", f"{math.log(vocabulary):.3f}", f"{vocabulary:.1f}", "", ""))
+    return ("step", "idea", "loss", "choices", "parameters", "trained in"), rows
+
+
+def symptoms() -> Cells:
+    seen = run("symptoms")
+    rows = []
+    for name, it in seen.mistakes.items():
+        healthy = seen.healthy[str(it.step)]
+        found = "; ".join(check.name for check in it.failed_checks) or "none: the parameter count tells"
+        rows.append((f"{it.step:02d}", it.mistake, f"{healthy.val_loss:.3f}", f"{it.val_loss:.3f}", found))
+    return ("step", "the mistake", "healthy", "with it", "what finds it"), rows
+
+
+def funnel() -> Cells:
+    means = {
+        "prompted": "two topics and an audience, drawn",
+        "answered": "the teacher said something",
+        "parsed": "it is a function with literal tests, or a page with checkable outputs",
+        "verified": "the solution passes, and programs that are not the solution fail",
+        "unique": "no near-duplicate of an earlier one",
+        "clean": "no benchmark problem in disguise",
+    }
+    made, local = run("08_textbook_synthesis").funnel, run("08_textbook_synthesis/local").funnel
+    columns = (made.exercise, made.section, local.exercise)
+    rows = [(name, *(f"{column[name]:,}" for column in columns), means[name]) for name in means]
+    return ("stage", "exercises", "pages", "small model", "what it takes"), rows
+
+
+def arms() -> Cells:
+    rows = []
+    for name, it in run("09_pretraining").corpora.items():
+        rows.append((name.replace("-", "−"), it.title, count(it.tokens), count(it.tokens_seen), f"{it.epochs:.1f}"))
+    return ("arm", "reads", "tokens there are", "tokens seen", "times read"), rows
+
+
+STRATA = {  # as the article calls them
+    "same": "same kind",
+    "pairs": "new pairs",
+    "longer": "longer",
+    "wording": "new wording",
+    "textbook": "textbook only",
+    "unconventional": "by hand",
+}
+
+
+def exam() -> Cells:
+    results = run("10_finetuning")
+    scored = {name: it.scores for name, it in results.arms.items()} | {"copying": results.baseline_copying.scores}
+    for name in ("before", "after", "permuted"):
+        scored[f"SmolLM2, {name}"] = results.real_model[name].scores
+    rows = []
+    for name, scores in scored.items():
+        shares = (f"{100 * scores[key].rate:.0f}" if key in scores else "–" for key in STRATA)
+        rows.append((name.replace("-", "−") if "SmolLM2" not in name else name, *shares))
+    return ("arm", *STRATA.values()), rows
+
+
+TABLES: dict[str, Callable[[], Cells]] = {
+    "table-ladder": ladder,
+    "table-symptoms": symptoms,
+    "table-funnel": funnel,
+    "table-arms": arms,
+    "table-exam": exam,
+}
+
+
+def draw(folder: Path, skip_missing: bool = False) -> list[str]:
+    """Draw everything into a folder. Returns what was left out and why; raises Missing unless `skip_missing`."""
+    for name, lines in EQUATIONS.items():
+        draw_equation(folder / f"equation-{name}.png", lines)
+    left_out = []
+    for name, table in TABLES.items():
+        try:
+            draw_table(folder / f"{name}.png", *table())
+        except Missing as error:
+            if not skip_missing:
+                raise
+            left_out.append(f"{name} is left out: {error}")
+    return left_out
+
+
+def main(
+    skip_missing: Annotated[bool, typer.Option("--skip-missing", help="leave out what no run tells yet")] = False,
+) -> None:
+    """Draw the article's equations and tables into article/pictures/."""
+    try:
+        for reason in draw(PICTURES, skip_missing):
+            typer.secho(reason, fg="yellow", err=True)
+    except SourceError as error:
+        typer.secho(f"slides.equations: {error}", fg="red", err=True)
+        raise typer.Exit(2) from None
+
+
+if __name__ == "__main__":
+    typer.run(main)
