@@ -96,7 +96,8 @@ def _inches(text: str, size: float, bold: bool) -> float:
     from matplotlib.textpath import TextPath
 
     font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
-    return TextPath((0, 0), text.replace("$", "S") or " ", size=size, prop=font).get_extents().width / 72 + 0.02
+    text = text.replace("$", "S")  # a dollar would begin a formula
+    return TextPath((0, 0), text, size=size, prop=font).get_extents().width / 72 + 0.02 if text.strip() else 0.0
 
 
 def _wrap(text: str, inches: float, size: float) -> list[str]:
