@@ -157,7 +157,7 @@ def test_mcnemar_is_the_exact_binomial_test(wins, losses):
 
 
 def test_means_over_seeds_that_differ_by_rounding_alone_are_ties():
-    a, b = np.array([[0.1], [0.2], [0.3]]), np.array([[0.3], [0.2], [0.1]])
+    a, b = np.tile([[0.1], [0.2], [0.3]], 8), np.tile([[0.3], [0.2], [0.1]], 8)
     assert (a.mean(axis=0) != b.mean(axis=0)).all()
     assert mcnemar(a, b) == 1.0
 
