@@ -15,7 +15,7 @@ TIME = re.compile(r"\[(\d+):(\d\d)\]\s*")
 class Slide:
     """One slide. Texts are Markdown with nothing in them but *emphasis*, **strong** and `code`."""
 
-    kind: str  # its class in the theme: title, idea, code or close
+    kind: str  # title, idea, code or close: how it is laid out
     title: str  # "*05* Multi-head attention"
     lead: str  # the paragraph below the title, or ""
     code: str  # the fence, or ""
@@ -33,7 +33,7 @@ class Slide:
 
 
 def slides(text: str | None = None) -> list[Slide]:
-    """The slides of a deck's Markdown, the committed one if none is given. SourceError names what has no note or time."""
+    """The slides of a deck's Markdown, the committed one if none is given. SourceError names a slide without a time."""
     from markdown_it import MarkdownIt
 
     text = DECK.read_text(encoding="utf-8") if text is None else text
@@ -59,7 +59,7 @@ def _slide(tokens: list[Any]) -> Slide:
             code, source = token.content.rstrip("\n"), tuple(token.info.split()[1:])
         elif token.type == "html_block":
             comment = token.content.strip().removeprefix("<!--").removesuffix("-->").strip()
-            kind = comment.removeprefix("_class:").strip() if comment.startswith("_class:") else kind
+            kind = comment.split()[1] if comment.startswith("_class:") else kind
             notes = comment if not comment.startswith("_") else notes
         elif token.type == "inline":
             images = [child for child in token.children if child.type == "image"]

@@ -10,10 +10,10 @@ from common.plotting import ACCENT, FAINT, INK
 
 PAPER, SOFT, LINE = "#ffffff", "#e8f1f5", "#cbd5dd"
 QUERY, KEY, VALUE = ACCENT, "#c05621", "#2f7d4f"  # one colour each, wherever they appear
-TINT = {ACCENT: "#dcecf3", KEY: "#fbe6d8", VALUE: "#dff0e5", FAINT: "#eef1f4", INK: "#e4e7eb"}
-WIDE = (11.5, 4.3)  # inches: a slide below its heading
+TINT = {ACCENT: "#dcecf3", KEY: "#fbe6d8", VALUE: "#dff0e5", FAINT: "#eef1f4", INK: "#e4e7eb", "#7b4ba0": "#ede4f4"}
+WIDE = (11.5, 4.6)  # inches: a slide below its heading
 DPI = 160
-BIG, TEXT, SMALL = 20, 17, 14  # points
+BIG, TEXT, SMALL = 22, 18, 16  # points
 
 
 class Canvas:
@@ -53,10 +53,12 @@ class Canvas:
             facecolor=color if fill else TINT.get(color, PAPER),
         )  # fmt: skip
         self.axis.add_patch(patch)
-        self.text(x, y, text, size, PAPER if fill else color if color != FAINT else INK, weight="bold", linespacing=1.15)
+        ink = PAPER if fill else INK if color == FAINT else color
+        self.text(x, y, text, size, ink, weight="bold", linespacing=1.15)
 
     def arrow(self, start: tuple[float, float], end: tuple[float, float], color: str = INK, **options: Any) -> None:
-        style = {"arrowstyle": "-|>,head_width=0.28,head_length=0.5", "lw": 1.9, "color": color, "shrinkA": 0, "shrinkB": 0}
+        style = {"arrowstyle": "-|>,head_width=0.28,head_length=0.5", "lw": 1.9, "color": color}
+        style |= {"shrinkA": 0, "shrinkB": 0}
         self.axis.annotate("", end, start, arrowprops=style | options)
 
     def line(self, *points: tuple[float, float], color: str = INK, **options: Any) -> None:

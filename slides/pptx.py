@@ -54,8 +54,7 @@ def _idea_slide(page: Any, slide: Slide) -> None:
 
 def _code_slide(page: Any, slide: Slide) -> None:
     _title(page, slide.title)
-    lines = slide.code.count("\n") + 1
-    _code(page, slide.code, (MARGIN, 112, 1160, 32 + 29.5 * lines))
+    _code(page, slide.code, (MARGIN, 106, 1160, 30 + 29 * (slide.code.count("\n") + 1)))
     facts, last = slide.points[:-1], slide.points[-1]
     _text(page, facts, (MARGIN, 676 - 38 * len(slide.points), 1160, 38 * len(facts)), 24)
     _text(page, [last], (640, 622, 580, 50), 34, right=True)
@@ -120,10 +119,10 @@ def _code(page: Any, code: str, place: Place) -> None:
     from pygments.lexers import PythonLexer
     from pygments.token import Comment, Keyword, Name, Number, Operator, String
 
-    left, top, width, height = place
+    left, top, _, height = place
     colors = (
-        (Comment, FAINT), (Keyword, ACCENT), (Operator.Word, ACCENT), (Name.Builtin.Pseudo, INK), (Name.Builtin, ACCENT),
-        (String, GREEN), (Number, WARM),
+        (Comment, FAINT), (Keyword, ACCENT), (Operator.Word, ACCENT), (Name.Builtin.Pseudo, INK),
+        (Name.Builtin, ACCENT), (String, GREEN), (Number, WARM),
     )  # fmt: skip
     shape = page.shapes.add_shape(MSO_SHAPE.RECTANGLE, *map(_px, place))
     shape.fill.solid()
@@ -147,7 +146,7 @@ def _code(page: Any, code: str, place: Place) -> None:
                 paragraph = frame.add_paragraph()
                 paragraph.alignment = PP_ALIGN.LEFT
             if part:
-                run = _run(paragraph, part, 22.5, color)
+                run = _run(paragraph, part, 24, color)
                 run.font.name = MONO
                 run.font.bold = kind in Keyword or kind in Name.Function or kind in Name.Class
 

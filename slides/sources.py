@@ -10,6 +10,8 @@ import functools
 import io
 import json
 import math
+import subprocess
+import sys
 import tokenize
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from steps.story import Story, read
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "slides" / "pictures"
+COLUMNS, LINES = 76, 16  # of code, at most, on a slide
 
 
 class SourceError(ValueError):
@@ -132,23 +135,20 @@ def _without_comments(text: str) -> str:
     return "\n".join(lines)
 
 
-def fit(step: str, names: Sequence[str], columns: int = 76, lines: int = 16) -> str:
+def fit(step: str, names: Sequence[str]) -> str:
     """Several pieces of a file's code for a slide: no docstrings or comments, laid out anew where a line is too long.
 
-    Raises SourceError where they do not fit.
+    Raises SourceError where they are more than COLUMNS × LINES all the same.
     """
-    import subprocess
-    import sys
-
     code = "\n\n".join(snippet(step, name, doc=False, comments=False) for name in names)
-    command = [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", str(columns), "-"]
-    laid_out = subprocess.run(command, input=code, capture_output=True, text=True, check=True).stdout
-    fitted = laid_out.replace("\n\n\n", "\n\n").strip("\n").splitlines()
-    wide, high = max(map(len, fitted)), len(fitted)
-    if wide > columns or high > lines:
+    command = [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", str(COLUMNS), "-"]
+    done = subprocess.run(command, input=code, capture_output=True, text=True, check=True)
+    laid_out = done.stdout.replace("\n\n\n", "\n\n").strip("\n")
+    rows = laid_out.split("\n")
+    if len(rows) > LINES or max(map(len, rows)) > COLUMNS:
         what = f"{', '.join(names)} of {step}"
-        raise SourceError(f"{what} is {wide} columns × {high} lines on a slide: {columns} × {lines} fit, so show less.")
-    return "\n".join(fitted)
+        raise SourceError(f"{what} is more than {COLUMNS} columns × {LINES} lines on a slide: show less of it.")
+    return laid_out
 
 
 def _model_lines(number: int) -> list[str]:
@@ -179,7 +179,7 @@ def shapes(step: str, name: str) -> str:
     typed += [(inner.target.id, inner.annotation) for inner in ast.walk(node) if isinstance(inner, ast.AnnAssign)]
     flow = [f"{what} ({shape})" for what, annotation in typed if (shape := _shape(annotation))]
     last = _shape(node.returns)
-    if last and not (flow and flow[-1].endswith(f"({last})")):
+    if last and (len(flow) < 2 or not flow[-1].endswith(f"({last})")):
         flow.append(f"({last})")
     if not flow:
         raise SourceError(f"{name!r} in {step} has no shapes in its annotations: name another function.")
@@ -248,4 +248,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "picture": picture,
     "screen": screen,
 }
-FILTERS: dict[str, Callable[..., str]] = {"n": n, "pct": pct, "big": big, "ln": math.log, "count": count, "duration": duration}
+FILTERS: dict[str, Callable[..., Any]] = {
+    "n": n,
+    "pct": pct,
+    "big": big,
+    "count": count,
+    "duration": duration,
+    "ln": math.log,
+}
