@@ -27,14 +27,19 @@ def load(number: int) -> ModuleType:
     return importlib.import_module(f"steps.{path(number).stem}")
 
 
-def _help_at_once() -> None:
-    """`python -m steps.05_multihead --help` comes by here before the step imports torch, which takes over a second."""
-    asked = sys.orig_argv[sys.orig_argv.index("-m") + 1]
-    stem = asked.removeprefix("steps.")
-    if stem[:2].isdigit() and int(stem[:2]) <= 7 and (FOLDER / f"{stem}.py").exists():
+def _before_torch() -> None:
+    """`--help` and `--present` of a step come by here before it imports torch, which takes over a second."""
+    stem = sys.orig_argv[sys.orig_argv.index("-m") + 1].removeprefix("steps.")
+    if not stem[:2].isdigit() or not (FOLDER / f"{stem}.py").exists():
+        return
+    if "--help" in sys.argv and int(stem[:2]) <= 7:
         from steps.walkthrough import main
 
         main(int(stem[:2]), ["--help"])
+    if "--present" in sys.argv:
+        from steps.present import present
+
+        sys.exit(present(int(stem[:2])))
 
 
 if "GPT_STEPS_BUG" in os.environ or "GPT_STEPS_YOURS" in os.environ:
@@ -42,5 +47,5 @@ if "GPT_STEPS_BUG" in os.environ or "GPT_STEPS_YOURS" in os.environ:
 
     from_environment()
 
-if sys.argv[0] == "-m" and "--help" in sys.argv:
-    _help_at_once()
+if sys.argv[0] == "-m" and {"--help", "--present"} & set(sys.argv):
+    _before_torch()

@@ -93,7 +93,12 @@ def main(number: int, arguments: list[str] | None = None, console: "Console | No
         export_hf: Annotated[Path | None, Inside(help="write the weights as a Hugging Face folder (step 07)")] = None,
         bug: Annotated[str | None, Inside(help="plant a known mistake and see what it does; list names them")] = None,
         plot: Annotated[Path | None, Inside(help="draw the loss curve and, from 03 on, attention maps here")] = None,
+        present: Annotated[bool, Inside("--present", help="show the step's slides, full-screen, and stop")] = False,
     ) -> None:
+        if present:
+            from steps.present import present as show
+
+            raise typer.Exit(show(number))
         sizes = {"block_size": block_size, "n_embd": n_embd, "n_head": n_head, "n_layer": n_layer, "dropout": dropout}
         if bug is not None:
             _plant(number, bug, arguments)
