@@ -36,6 +36,7 @@ def make_optimizers(
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """The weights of linear layers between the embedding and the head."""
+    """The weights of linear layers (GPT-2's Conv1D is one, turned) between the embedding and the head."""
     head = model.lm_head.weight if hasattr(model, "lm_head") else None
-    return [m.weight for m in model.modules() if isinstance(m, nn.Linear) and m.weight is not head]
+    linear = (m for m in model.modules() if isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D")
+    return [m.weight for m in linear if m.weight is not head]

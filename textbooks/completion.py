@@ -1,8 +1,7 @@
 """What a causal language model writes after a prompt, and how likely it finds a text; many prompts at once.
 
-Any Hugging Face causal model will do: ours (exported by `common.hf`) and SmolLM2 go through the same code. A prompt
-is never encoded with a line end behind it: a tokenizer of code merges that with the indentation that follows, and a
-prompt cut between the two puts the model where it has never been.
+Any Hugging Face causal model will do: ours (exported by `common.hf`) and SmolLM2 go through the same code. What the
+tokens of a prompt are is decided in one place, `finetune.prompt_ids`, for training and examining alike.
 """
 
 import math
@@ -18,14 +17,10 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Coder:
-    """A model with its tokenizer; `prefix` stands before every prompt, as before every record in training."""
+    """A model with its tokenizer."""
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
-    prefix: str = ""
-
-    def encode(self, prompt: str) -> list[int]:
-        return self.tokenizer(self.prefix + prompt.rstrip("\n"), add_special_tokens=False).input_ids
 
 
 def complete(
@@ -44,8 +39,10 @@ def complete(
     """
     import torch
 
+    from textbooks.finetune import prompt_ids
+
     model, tokenizer = coder.model.eval(), coder.tokenizer
-    rows = [(i, coder.encode(prompt)) for i, prompt in enumerate(prompts) for _ in range(samples)]
+    rows = [(i, prompt_ids(coder.tokenizer, prompt)) for i, prompt in enumerate(prompts) for _ in range(samples)]
     rows.sort(key=lambda row: (len(row[1]), row[0]))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     room = getattr(model.config, "max_position_embeddings", None) or math.inf
@@ -91,12 +88,14 @@ def log_likelihood(coder: Coder, prompts: Sequence[str], continuations: Sequence
     import torch
     import torch.nn.functional as F
 
+    from textbooks.finetune import prompt_ids
+
     model = coder.model.eval()
     room = getattr(model.config, "max_position_embeddings", None) or math.inf
     rows = []
     for i, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
-        given, wanted = coder.encode(prompt), coder.tokenizer(continuation, add_special_tokens=False).input_ids
-        wanted = wanted[: room - 1]
+        given = prompt_ids(coder.tokenizer, prompt)
+        wanted = coder.tokenizer(continuation, add_special_tokens=False).input_ids[: room - 1]
         given = given[-max(1, min(len(given), room - len(wanted))) :]
         rows.append((i, given, wanted))
     rows.sort(key=lambda row: len(row[1]) + len(row[2]))
@@ -104,10 +103,12 @@ def log_likelihood(coder: Coder, prompts: Sequence[str], continuations: Sequence
     size = max(1, min(BATCH, 250_000 // model.config.vocab_size))  # the chances of a batch are rows × T × V numbers
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
-        width = max(len(given) + len(wanted) for _, given, wanted in batch)
+        lengths = [len(given) + len(wanted) for _, given, wanted in batch]
+        width = max(lengths)
         idx = torch.tensor([(given + wanted + [0] * width)[:width] for _, given, wanted in batch])
+        mask = torch.tensor([[1] * length + [0] * (width - length) for length in lengths])
         with torch.inference_mode():
-            chances = F.log_softmax(model(idx).logits[:, :-1].float(), dim=-1)
+            chances = F.log_softmax(model(idx, attention_mask=mask).logits[:, :-1].float(), dim=-1)
         told = chances.gather(-1, idx[:, 1:, None])[..., 0]
         for row, (i, given, wanted) in zip(told, batch, strict=True):
             found[i] = row[len(given) - 1 : len(given) + len(wanted) - 1].sum().item()

@@ -12,8 +12,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,13 @@ import numpy as np
 from textbooks import corpora, exam
 from textbooks.completion import Coder
 from textbooks.records import END_OF_TEXT, Exercise, Section, digest, read_records, training_text, write_jsonl
+from textbooks.similarity import most_similar
 
 if TYPE_CHECKING:
     import torch.nn as nn
     from tokenizers import Tokenizer
+
+    from common.training import Recipe
 
 MakeModel = Callable[[int, "Plan"], "nn.Module"]
 """vocab_size and the plan to a model as in step 07."""
@@ -39,34 +42,17 @@ class Arm:
     title: str
     data: str
     start: str = ""  # the arm whose weights it begins with; "" for random ones
+    tuned: bool = False  # trained for `finetuning_steps` instead of `steps`
     longer: int = 1
     samples: bool = False  # also answer several times, for pass@k
     keep_below: float = 1.0  # exercises this similar to an examined problem are left out (decontamination)
 
 
-PRETRAINED = (
-    Arm("A", "raw code", "raw"),
-    Arm("A3", "raw code, 3 × the tokens", "raw", longer=3),
-    Arm("B", "filtered code", "filtered"),
-    Arm("Br", "random code, as little", "random"),
-    Arm("C", "filtered code + textbooks", "textbook"),
-    Arm("C-", "the same, code permuted", "textbook permuted"),
-)
-FINETUNED = (
-    Arm("0+X", "nothing, then exercises", "exercises", samples=True),
-    Arm("A+X", "raw, then exercises", "exercises", "A"),
-    Arm("B+X", "filtered, then exercises", "exercises", "B"),
-    Arm("C+X", "textbooks, then exercises", "exercises", "C", samples=True),
-    Arm("C-+X", "permuted textbooks, then exercises", "exercises", "C-"),
-    Arm("C+X-", "textbooks, then permuted exercises", "exercises permuted", "C"),
-    Arm("C+T", "textbooks, then more textbook", "pages", "C"),
-)
-
-
 def pruned(thresholds: Sequence[float]) -> tuple[Arm, ...]:
     """C+X again, without the exercises that are similar to a problem of the examination."""
     return tuple(
-        Arm(f"C+X<{t:g}", f"C+X, similarity below {t:g}", "exercises", "C", keep_below=t) for t in thresholds
+        Arm(f"C+X<{t:g}", f"C+X, similarity below {t:g}", "exercises", "C", tuned=True, keep_below=t)
+        for t in thresholds
     )
 
 
@@ -94,11 +80,6 @@ class Plan:
     dtype: str = "float32"
     compile: bool = False
     kept: float = 0.17  # of the raw characters, by the filter: as the paper's
-    real: dict[str, Any] = field(default_factory=dict, hash=False)  # settings of the pretrained model's finetuning
-
-    @property
-    def arms(self) -> tuple[Arm, ...]:
-        return (*PRETRAINED, *FINETUNED)
 
 
 @dataclass(frozen=True)
@@ -164,8 +145,12 @@ def prepare(plan: Plan, folder: Path, exercises: Sequence[Exercise], sections: S
 class Chain:
     """The arms of one seed, one after the other. `report(units)` hears how much work is done, in training steps."""
 
-    def __init__(self, plan: Plan, seed: int, folder: Path, make_model: MakeModel, report: Callable[[float], None]):
+    def __init__(
+        self, plan: Plan, seed: int, folder: Path, make_model: MakeModel, report: Callable[[float], None],
+        allow_weaker: bool = False,
+    ):  # fmt: skip
         self.plan, self.seed, self.make_model, self.report = plan, seed, make_model, report
+        self.allow_weaker = allow_weaker
         self.folder = folder / f"seed-{seed}"
         self.material = Material.load(folder)
         self._texts: dict[str, list[str]] = {}
@@ -176,65 +161,88 @@ class Chain:
                 self._run(arm)
 
     def _run(self, arm: Arm) -> None:
-        from textbooks.code_model import token_stream
 
         began = time.perf_counter()
-        texts = self._without_similar(arm.keep_below) if arm.keep_below < 1 else self.texts(arm.data)
-        tokens = token_stream(self.material.tokenizer, texts)
-        model, curve = self._train(arm, tokens)
         folder = self.folder / arm.name
-        save_hf(model, folder / "model", self.material.tokenizer)
-        steps = steps_of(arm, self.plan)
+        trained = self._finetune(arm) if arm.data.startswith("exercises") else self._pretrain(arm)
         found = self._examine(arm, open_coder(folder / "model"))
-        _write(
-            folder / "result.json",
-            {
-                **asdict(arm),
-                "seed": self.seed,
-                "characters": sum(map(len, texts)),
-                "texts": len(texts),
-                "tokens": len(tokens),
-                "tokens_seen": steps * self.plan.batch_size * self.plan.block_size,
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "curve": curve,
-                **found,
-                "seconds": round(time.perf_counter() - began, 1),
-            },
-        )
+        seconds = round(time.perf_counter() - began, 1)
+        _write(folder / "result.json", {**asdict(arm), "seed": self.seed, **trained, **found, "seconds": seconds})
 
-    def _train(self, arm: Arm, tokens: np.ndarray) -> tuple["nn.Module", list[list[float]]]:
+    def _pretrain(self, arm: Arm) -> dict[str, Any]:
+        """Every token counts, in pieces of a stream of texts: the loop of steps 01–07."""
         import torch
 
-        from common.hf import import_hf
         from common.optimizers import make_optimizers
-        from common.training import Recipe, train
+        from common.training import train
+        from textbooks.code_model import token_stream
 
-        plan, steps = self.plan, steps_of(arm, self.plan)
-        recipe = Recipe(
-            steps, plan.batch_size, plan.learning_rate, optimizer="muon", warmup_steps=steps // 20, final_share=0.0
-        )
-        torch.manual_seed(self.seed)
-        model = self.make_model(plan.vocab_size, plan)
-        if arm.start:
-            import_hf(model, self.folder / arm.start / "model")
+        plan, recipe, texts = self.plan, self._recipe(arm), self.texts(arm.data)
+        tokens = token_stream(self.material.tokenizer, texts)
+        model = self._begin(arm)
         optimizers = make_optimizers(
             model, recipe.optimizer, recipe.learning_rate, recipe.muon_learning_rate, recipe.weight_decay
         )
-        losses: list[float] = []
-        curve: list[list[float]] = []
-        every = max(1, steps // 40)
+        losses = []
         for done in train(model, optimizers, tokens, recipe, seed=self.seed, device=torch.device("cpu")):
             losses.append(done.loss)
-            if done.step % every == 0 or done.step == steps:
-                curve.append([done.step, round(float(np.mean(losses)), 4)])
-                losses.clear()
             self.report(1)
-        return model, curve
+        save_hf(model, self.folder / arm.name / "model", self.material.tokenizer)
+        return {
+            "texts": len(texts),
+            "characters": sum(map(len, texts)),
+            "tokens": len(tokens),
+            "tokens_seen": recipe.steps * plan.batch_size * plan.block_size,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "curve": _thinned(losses),
+        }
+
+    def _finetune(self, arm: Arm) -> dict[str, Any]:
+        """Only the completions count, an exercise a row: the loop that also finetunes a pretrained model."""
+        from textbooks.finetune import finetune, prepare
+
+        exercises = self._exercises(arm)
+        folder = self.folder / arm.name / "model"
+        save_hf(self._begin(arm), folder, self.material.tokenizer)
+        coder = open_coder(folder)
+        prepare(coder.model, coder.tokenizer)
+        did = finetune(
+            coder.model, coder.tokenizer, exercises, self._recipe(arm), seed=self.seed, on_step=lambda _: self.report(1)
+        )
+        coder.model.save_pretrained(folder)
+        return {
+            "texts": did.exercises,
+            "characters": sum(len(exercise.solution) for exercise in exercises),
+            "tokens_seen": did.tokens_read,
+            "tokens_learned": did.tokens_learned,
+            "parameters": did.parameters_trained,
+            "curve": _thinned(did.losses),
+        }
+
+    def _begin(self, arm: Arm) -> "nn.Module":
+        """The model before training: random weights, or those of the arm it starts from."""
+        import torch
+
+        from common.hf import import_hf
+
+        torch.manual_seed(self.seed)
+        model = self.make_model(self.plan.vocab_size, self.plan)
+        if arm.start:
+            import_hf(model, self.folder / arm.start / "model")
+        return model
+
+    def _recipe(self, arm: Arm) -> "Recipe":
+        from common.training import Recipe
+
+        steps, plan = steps_of(arm, self.plan), self.plan
+        return Recipe(
+            steps, plan.batch_size, plan.learning_rate, optimizer="muon", warmup_steps=steps // 20, final_share=0.0
+        )
 
     def _examine(self, arm: Arm, coder: Coder) -> dict[str, Any]:
         problems = self.material.problems
         answers = exam.sit(coder, problems)
-        graded = exam.grade(problems, answers)
+        graded = exam.grade(problems, answers, allow_weaker=self.allow_weaker)
         self.report(EXAM_UNITS)
         choices = exam.forced_choice(coder, problems)
         found = {
@@ -246,7 +254,8 @@ class Chain:
         rows = [{"program": sheet[0]} for sheet in answers]
         if arm.samples:
             sheets = exam.sit(coder, problems, self.plan.samples, self.plan.temperature, self.seed)
-            found["correct"] = [sum(g.passed for g in graded) for graded in exam.grade(problems, sheets)]
+            marked = exam.grade(problems, sheets, allow_weaker=self.allow_weaker)
+            found["correct"] = [sum(graded.passed for graded in sheet) for sheet in marked]
             found["samples"] = self.plan.samples
             self.report(EXAM_UNITS * self.plan.samples)
         write_jsonl(self.folder / arm.name / "answers.jsonl", rows)
@@ -273,9 +282,6 @@ class Chain:
                 return self.texts("filtered") + [page.text for page in pages]
             case "pages":
                 return [page.text for page in material.sections]
-            case "exercises" | "exercises permuted":
-                found = corpora.permuted(material.exercises, seed) if "permuted" in data else material.exercises
-                return [exercise.solution for exercise in found]
         raise ValueError(f"there is no data called {data!r}")
 
     def _filtered(self) -> list[str]:
@@ -295,20 +301,22 @@ class Chain:
         kept = value.keep_best(raw, states, value.read_labels(), self.seed, self.plan.kept)
         return [chunk.source for chunk in kept]
 
-    def _without_similar(self, threshold: float) -> list[str]:
-        from textbooks.similarity import most_similar
-
-        solutions = [(p.exercise.entry_point, p.exercise.solution) for p in self.material.problems]
+    def _exercises(self, arm: Arm) -> list[Exercise]:
         exercises = self.material.exercises
+        if "permuted" in arm.data:
+            return corpora.permuted(exercises, self.seed)
+        if arm.keep_below == 1:
+            return exercises
+        solutions = [(p.exercise.entry_point, p.exercise.solution) for p in self.material.problems]
         nearest = most_similar([(e.entry_point, e.solution) for e in exercises], solutions)
-        return [e.solution for e, score in zip(exercises, nearest, strict=True) if score < threshold]
+        return [exercise for exercise, score in zip(exercises, nearest, strict=True) if score < arm.keep_below]
 
 
 EXAM_UNITS = 60  # what sitting and grading the examination once costs, in training steps
 
 
 def steps_of(arm: Arm, plan: Plan) -> int:
-    return plan.finetuning_steps if arm in FINETUNED or arm.keep_below < 1 else plan.steps * arm.longer
+    return (plan.finetuning_steps if arm.tuned else plan.steps) * arm.longer
 
 
 def units(arm: Arm, plan: Plan) -> int:
@@ -316,20 +324,35 @@ def units(arm: Arm, plan: Plan) -> int:
 
 
 def save_hf(model: "nn.Module", folder: Path, tokenizer: "Tokenizer") -> None:
-    """The model and its tokenizer as a folder that AutoModelForCausalLM and AutoTokenizer open."""
+    """The model and its tokenizer as a folder that AutoModelForCausalLM and AutoTokenizer open. There the tokenizer
+    begins every text with end-of-text, as every text but the first begins in training."""
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+
     from common.hf import export_hf
 
     export_hf(model, folder, alphabet="")
-    tokenizer.save(str(folder / "tokenizer.json"))
-    names = {name: END_OF_TEXT for name in ("eos_token", "bos_token", "pad_token")}
+    ours = Tokenizer.from_str(tokenizer.to_str())
+    end = (END_OF_TEXT, ours.token_to_id(END_OF_TEXT))
+    ours.post_processor = TemplateProcessing(single=f"{END_OF_TEXT} $A", special_tokens=[end])
+    ours.save(str(folder / "tokenizer.json"))
+    names = dict.fromkeys(("eos_token", "bos_token", "pad_token"), END_OF_TEXT)
     _write(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names})
 
 
 def open_coder(folder: Path) -> Coder:
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    return Coder(model, AutoTokenizer.from_pretrained(folder), prefix=END_OF_TEXT)
+    logging.disable_progress_bar()
+    return Coder(AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
+
+
+def _thinned(losses: Sequence[float], points: int = 40) -> list[list[float]]:
+    """[step, mean loss since the point before], at most about `points` of them."""
+    every = max(1, len(losses) // points)
+    ends = range(every, len(losses) + 1, every)
+    return [[end, round(float(np.mean(losses[end - every : end])), 4)] for end in ends]
 
 
 # ---------------------------------------------------------------- all seeds
@@ -337,14 +360,15 @@ def open_coder(folder: Path) -> Coder:
 
 def run_chains(
     plan: Plan, folder: Path, make_model: MakeModel, arms: Sequence[Arm], on_units: Callable[[float], None],
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int], allow_weaker: bool = False,
 ) -> None:  # fmt: skip
     """Run the arms that are missing, the seeds side by side. Raises RuntimeError with the reason of a seed that failed;
     whatever ends it, the arms that were finished stay."""
-    seeds = [seed for seed in seeds or plan.seeds if any(missing(folder, seed, arms))]
+    seeds = [seed for seed in seeds if any(missing(folder, seed, arms))]
     context = multiprocessing.get_context("spawn")
     news = context.Queue()
-    workers = [context.Process(target=_chain, args=(plan, s, folder, make_model, arms, news)) for s in seeds]
+    about = (folder, make_model, arms, news, allow_weaker)
+    workers = [context.Process(target=_chain, args=(plan, seed, *about)) for seed in seeds]
     cores = os.cpu_count() or 1
     waiting, running = list(workers), []
     try:
@@ -369,14 +393,16 @@ def missing(folder: Path, seed: int, arms: Sequence[Arm]) -> Iterator[Arm]:
     return (arm for arm in arms if not (folder / f"seed-{seed}" / arm.name / "result.json").exists())
 
 
-def _chain(plan: Plan, seed: int, folder: Path, make_model: MakeModel, arms: Sequence[Arm], news) -> None:
+def _chain(
+    plan: Plan, seed: int, folder: Path, make_model: MakeModel, arms: Sequence[Arm], news, allow_weaker: bool
+) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _live_with_parent()
     torch.set_num_threads(1)
     try:
-        Chain(plan, seed, folder, make_model, news.put).run(arms)
+        Chain(plan, seed, folder, make_model, news.put, allow_weaker).run(arms)
         news.put(-1)
     except Exception as error:
         news.put(f"seed {seed}: {type(error).__name__}: {error}")
@@ -402,7 +428,7 @@ def results(folder: Path, plan: Plan, arms: Sequence[Arm]) -> dict[str, list[dic
     return found
 
 
-def _bits(values) -> str:
+def _bits(values: Iterable[bool]) -> str:
     return "".join("01"[bool(value)] for value in values)
 
 

@@ -1,0 +1,203 @@
+"""What `python -m steps.09_pretraining` and `python -m steps.10_finetuning` do: tell the recorded study, or run one.
+
+A study lives in one folder and goes through stages: the data set of step 08, the examination and the tokenizer, the
+arms of step 09, those of step 10, the decontamination arms, the pretrained model. Whatever is finished is not done
+again, so the same command goes on with a study that was stopped.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from steps import load, path
+from steps.story import read
+from textbooks.study import Arm, Plan
+
+if TYPE_CHECKING:
+    import torch.nn as nn
+    from rich.console import Console
+
+PLANS = {
+    "quick": Plan(exercises=240, sections=24, problems=10, steps=20, finetuning_steps=20, samples=2, thresholds=(0.9,)),
+    "laptop": Plan(exercises=13_000, sections=900, problems=200, steps=320, finetuning_steps=400),
+    "a100": Plan(
+        exercises=880_000, sections=120_000, problems=1_000, steps=24_000, finetuning_steps=6_000, seeds=(1, 2, 3),
+        samples=20, vocab_size=8_192, block_size=512, batch_size=256, n_embd=512, n_head=8, n_layer=7, dropout=0.1,
+        learning_rate=1e-3, dtype="bfloat16", compile=True,
+    ),
+}  # fmt: skip
+
+
+def make_model(vocab_size: int, plan: Plan) -> "nn.Module":
+    """Step 07's GPT in the plan's size."""
+    step = load(7)
+    sizes = {name: getattr(plan, name) for name in ("block_size", "n_embd", "n_head", "n_layer", "dropout")}
+    return step.Model(step.Config(vocab_size=vocab_size, **sizes))
+
+
+def main(number: int, arguments: Sequence[str] | None = None) -> None:
+    """The command line of step 09 or 10."""
+    story = read(number)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+    @app.command(help=f"Step {number:02d} · {story.title}.\n\n{story.idea}")
+    def step(
+        preset: Annotated[
+            str | None,
+            typer.Option(help="run it: quick (two minutes), laptop (the recorded run), a100", show_default="tell"),
+        ] = None,
+        out: Annotated[
+            Path | None, typer.Option(help="the study's folder", show_default="runs/case_study/PRESET")
+        ] = None,
+        record: Annotated[bool, typer.Option("--record", help="keep figures and pictures in artifacts/")] = False,
+        allow_weaker: Annotated[
+            bool, typer.Option("--allow-weaker-isolation", help="run programs below the kernel's isolation")
+        ] = False,
+        start: Annotated[bool, typer.Option("--start", help="a100: run it, not only compute it")] = False,
+    ) -> None:
+        from common.terminal import make_console
+        from steps import study_story
+
+        console = make_console()
+        try:
+            if preset is None:
+                study_story.tell_recorded(console, story)
+                return
+            if preset not in PLANS:
+                raise ValueError(f"there is no preset {preset!r}: choose {', '.join(PLANS)}")
+            if preset == "a100" and not start:
+                study_story.show_on_paper(console, PLANS[preset], make_model)
+                return
+            folder = out or Path("runs") / "case_study" / preset
+            run = conduct(number, preset, folder, allow_weaker, console)
+            study_story.tell(console, story, run, folder)
+            if record:
+                from steps import study_record
+
+                console.print(f"\nkept in {study_record.keep(run, folder, PLANS[preset])}", style="dim")
+        except KeyboardInterrupt:
+            typer.secho("\nstopped; finished arms are kept: run the same command again to go on", err=True)
+            raise typer.Exit(130) from None
+        except (ValueError, RuntimeError, OSError) as error:
+            if "GPT_STEPS_TRACEBACK" in os.environ:
+                raise
+            typer.secho(f"{story.name}: {error}", fg="red", err=True)
+            raise typer.Exit(2) from None
+
+    app(None if arguments is None else list(arguments), prog_name=f"python -m steps.{story.name}")
+
+
+def conduct(number: int, preset: str, folder: Path, allow_weaker: bool, console: "Console") -> dict[str, Any]:
+    """Run what is missing of the study up to step `number`, and return its record."""
+    from common.runtime import machine
+    from common.terminal import heading
+    from textbooks import report, study
+    from textbooks.exam import load as load_exam
+
+    began, plan = time.perf_counter(), PLANS[preset]
+    arms = load(9).ARMS
+    heading(console, "The data set of step 08")
+    exercises, sections = data_set(plan, folder, allow_weaker, console)
+    console.print(f"{len(exercises):,} exercises and {len(sections):,} pages")
+    heading(console, "The examination, the tokenizer and the baseline")
+    about = study.prepare(plan, folder, exercises, sections)
+    problems = load_exam(folder / "exam.jsonl")
+    console.print(f"{len(problems):,} problems that no record holds")
+    heading(console, "The arms")
+    run_arms(plan, folder, arms, allow_weaker, console)
+    if number == 10:
+        arms = load(10).ARMS
+        run_arms(plan, folder, arms, allow_weaker, console)
+        run_arms(plan, folder, study.pruned(plan.thresholds), allow_weaker, console, plan.seeds[:1])
+    results = study.results(folder, plan, arms)
+    run = {
+        "step_name": read(number).name,
+        "command": shlex.join(["python", "-m", f"steps.{read(number).name}", *sys.argv[1:]]),
+        "preset": preset,
+        "plan": asdict(plan),
+        "seeds": list(plan.seeds),
+        "config": {n: getattr(plan, n) for n in ("vocab_size", "block_size", "n_embd", "n_head", "n_layer", "dropout")},
+        "parameters": next(iter(results.values()))[0]["parameters"],
+        "machine": machine(),
+        "data": about,
+        "fingerprint": fingerprints(number),
+        "arms": {name: report.arm_figures(problems, found) for name, found in results.items()},
+        "baseline_copying": {"scores": report.scores(problems, report.outcomes([{"passed": about["baseline"]}]))},
+    }
+    if number == 10:
+        run |= further(plan, folder, problems, exercises, about, console)
+    run["wall_seconds"] = round(time.perf_counter() - began, 1)
+    return run
+
+
+def data_set(plan: Plan, folder: Path, allow_weaker: bool, console: "Console") -> tuple[list, list]:
+    """The exercises and pages that step 08's grammar makes for this plan, copied into the study's folder."""
+    from textbooks.pipeline import Recipe
+    from textbooks.records import read_records
+    from textbooks.teachers.grammar import GrammarTeacher
+
+    files = [folder / "data" / f"{name}.jsonl" for name in ("exercises", "sections")]
+    if not all(file.exists() for file in files):
+        source = Path("runs") / path(8).stem / f"grammar-{plan.exercises}-{plan.sections}-0"
+        load(8).synthesize(Recipe(plan.exercises, plan.sections), GrammarTeacher(), source, allow_weaker, console)
+        files[0].parent.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            shutil.copyfile(source / file.name, file)
+    return tuple(list(read_records(file)) for file in files)
+
+
+def run_arms(
+    plan: Plan, folder: Path, arms: Sequence[Arm], allow_weaker: bool, console: "Console",
+    seeds: Sequence[int] | None = None,
+) -> None:  # fmt: skip
+    """Train and examine the arms that are missing, with one bar over all of them."""
+    from common.terminal import bar
+    from textbooks import study
+
+    seeds = seeds or plan.seeds
+    missing = [arm for seed in seeds for arm in study.missing(folder, seed, arms)]
+    if not missing:
+        return
+    total = round(sum(study.units(arm, plan) for arm in missing))
+    done = 0.0
+    with bar(console, total, 0, f"{len(missing)} arms") as progress:
+
+        def on_units(units: float) -> None:
+            nonlocal done
+            done += units
+            progress.update(min(total, round(done)), [f"{len(seeds)} seeds side by side"])
+
+        study.run_chains(plan, folder, make_model, arms, on_units, seeds, allow_weaker)
+
+
+def further(plan: Plan, folder: Path, problems, exercises, about, console: "Console") -> dict[str, Any]:
+    """What only step 10 adds: hypotheses, the decontamination table, the pretrained model."""
+    from textbooks import report, study
+    from textbooks.similarity import most_similar
+
+    every = study.results(folder, plan, (*load(9).ARMS, *load(10).ARMS, *study.pruned(plan.thresholds)))
+    passed = {name: report.outcomes(found) for name, found in every.items()}
+    passed["copying"] = report.outcomes([{"passed": about["baseline"]}])
+    solutions = [(p.exercise.entry_point, p.exercise.solution) for p in problems]
+    nearest = most_similar(solutions, [(e.entry_point, e.solution) for e in exercises])
+    return {
+        "hypotheses": report.tested(problems, passed),
+        "decontamination": report.decontamination(problems, nearest, every, plan),
+        "before": {n: report.arm_figures(problems, every[n])["scores"] for n in every if not every[n][0]["tuned"]},
+    }
+
+
+def fingerprints(number: int) -> dict[str, str]:
+    from common.records import fingerprint
+    from steps import FOLDER
+
+    files = [path(7), path(9), path(number), FOLDER.parent / "textbooks" / "study.py"]
+    return {file.stem: fingerprint(file) for file in files}
