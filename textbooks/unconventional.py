@@ -4,8 +4,8 @@ phi-1's authors had 50 "unconventional" problems written by people who knew neit
 to ask for more than a benchmark that may have leaked (arXiv 2306.11644, section 4). These stand in the same place.
 They were written by a language model, Claude, one by one: no person wrote or reviewed them, and it knew the grammar.
 Nobody can say that no such idea was ever had before. What is tested: every solution passes its tests and stand-ins
-fail them, none is a problem of HumanEval by any rule of `decontaminate.py`, and no composition of the grammar's
-primitives solves one.
+fail them, none is a problem of HumanEval by any rule of `decontaminate.py`, and no composition of up to three of the
+grammar's primitives, the depth trained on, passes the tests of one.
 
 Nothing that makes training data imports this module; only the evaluation does.
 """

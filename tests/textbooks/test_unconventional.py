@@ -54,7 +54,7 @@ def test_a_problem_has_the_form_of_an_exercise(problem):
 def test_no_problem_is_another_one_or_one_drawn_from_the_grammar():
     index = DuplicateIndex()
     for stratum in STRATA:
-        for exercise in examination(stratum, 60, seed=7):
+        for exercise in examination(stratum, 40, seed=7):
             index.add(exercise)
     assert {p.entry_point: d.reason for p in problems() if (d := index.add(p))} == {}
 
