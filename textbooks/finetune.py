@@ -91,11 +91,17 @@ def collate(rows: Sequence[Encoded], pad_id: int) -> dict[str, Tensor]:
     return {name: torch.tensor(values) for name, values in batch.items()}
 
 
-def pick(count: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """Which of `count` exercises a step sees: every one once an epoch, a new order each; pure in (seed, step)."""
-    places = range(step * batch_size, (step + 1) * batch_size)
-    orders = {epoch: np.random.default_rng((seed, epoch)).permutation(count) for epoch in {p // count for p in places}}
-    return [int(orders[place // count][place % count]) for place in places]
+def pick(lengths: Sequence[int], batch_size: int, seed: int, step: int) -> list[int]:
+    """Which exercises, given the length of each, a step sees: every one once an epoch. Pure in (seed, step).
+
+    Batches are alike in length, so that little is padding, and come in a random order. Lengths are blurred by a fifth
+    before they are sorted: other neighbours in every epoch.
+    """
+    epoch, place = divmod(step, -(-len(lengths) // batch_size))
+    rng = np.random.default_rng((seed, epoch))
+    order = np.argsort(np.array(lengths) * rng.uniform(0.8, 1.2, len(lengths)))
+    batches = np.array_split(order, -(-len(lengths) // batch_size))
+    return batches[rng.permutation(len(batches))[place]].tolist()
 
 
 def completion_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -131,6 +137,7 @@ def finetune(
     fitting = [row for row in given if len(row[0]) <= window]
     if not fitting:
         raise ValueError(f"none of {len(given)} exercises fits the model's {window} tokens: take a larger block_size")
+    lengths = [len(ids) for ids, _ in fitting]
     began, tokens, losses = time.perf_counter(), [0, 0], []
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizers = make_optimizers(
@@ -142,7 +149,7 @@ def finetune(
         share = schedule(step, recipe)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = group["initial_lr"] * share
-        batch = collate([fitting[i] for i in pick(len(fitting), recipe.batch_size, seed, step)], tokenizer.pad_token_id)
+        batch = collate([fitting[i] for i in pick(lengths, recipe.batch_size, seed, step)], tokenizer.pad_token_id)
         loss = completion_loss(model, {name: tensor.to(model.device) for name, tensor in batch.items()})
         loss.backward()
         grad_norm = float(nn.utils.clip_grad_norm_(trained, recipe.grad_clip))

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -136,13 +137,24 @@ def test_what_stands_in_the_padding_changes_no_loss(tokenizer, make):
     assert torch.equal(padded_with_a, padded_with_b)
 
 
-@given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 2**32 - 1), st.integers(1, 3))
-def test_every_exercise_is_seen_once_an_epoch_in_an_order_that_only_seed_and_step_decide(count, size, seed, epochs):
-    steps = -(-count * epochs // size)
-    seen = [row for step in range(steps) for row in pick(count, size, seed, step)]
-    for epoch in range(epochs):
-        assert sorted(seen[epoch * count : (epoch + 1) * count]) == list(range(count))
-    assert pick(count, size, seed, steps - 1) == seen[-size:]
+@given(st.lists(st.integers(1, 99), min_size=1, max_size=30), st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_every_exercise_is_seen_once_an_epoch_in_an_order_that_only_seed_and_step_decide(lengths, size, seed):
+    steps = math.ceil(len(lengths) / size)
+    for epoch in range(3):
+        seen = [pick(lengths, size, seed, step) for step in range(epoch * steps, (epoch + 1) * steps)]
+        assert sorted(row for rows in seen for row in rows) == list(range(len(lengths)))
+        assert max(map(len, seen)) <= size and max(map(len, seen)) - min(map(len, seen)) <= 1
+        assert pick(lengths, size, seed, epoch * steps) == seen[0]
+
+
+def test_batches_are_alike_in_length_and_change_from_epoch_to_epoch():
+    lengths = np.random.default_rng(0).integers(70, 190, 1000).tolist()
+    longest = [max(lengths[row] for row in pick(lengths, 8, 0, step)) for step in range(125)]
+    assert 8 * sum(longest) < 1.25 * sum(lengths), "in random batches it is about 1.35"
+    assert longest != sorted(longest)
+    assert {frozenset(pick(lengths, 8, 0, s)) for s in range(125)}.isdisjoint(
+        frozenset(pick(lengths, 8, 0, s)) for s in range(125, 250)
+    )
 
 
 # ── the loop ──────────────────────────────────────────────────────────────────────────────────────────────
