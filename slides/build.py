@@ -40,7 +40,7 @@ def render(template: Path, skipped: list[str] | None = None) -> str:
     )
     environment.globals |= FUNCTIONS
     environment.filters |= FILTERS
-    place = template.relative_to(ROOT).as_posix()
+    place = os.path.relpath(template, ROOT)
     try:
         loaded = environment.get_template(template.name)
         context = loaded.new_context({"benchmark": load_json(ROOT / "benchmarks" / "results.json")})
