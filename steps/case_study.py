@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     import torch.nn as nn
     from rich.console import Console
 
+    from textbooks.exam import Problem
+
 PLANS = {
     "quick": Plan(exercises=240, sections=24, problems=10, steps=20, finetuning_steps=20, samples=2, thresholds=(0.9,)),
     "laptop": Plan(exercises=13_000, sections=900, problems=200, steps=320, finetuning_steps=400),
     "a100": Plan(
         exercises=880_000, sections=120_000, problems=1_000, steps=24_000, finetuning_steps=6_000, seeds=(1, 2, 3),
-        samples=20, vocab_size=8_192, block_size=512, batch_size=256, n_embd=512, n_head=8, n_layer=7, dropout=0.1,
+        samples=20, vocab_size=8_192, block_size=512, batch_size=128, n_embd=512, n_head=8, n_layer=7, dropout=0.1,
         learning_rate=1e-3, dtype="bfloat16", compile=True,
     ),
 }  # fmt: skip
@@ -131,6 +133,7 @@ def conduct(number: int, preset: str, folder: Path, allow_weaker: bool, console:
         "fingerprint": fingerprints(number),
         "arms": {name: report.arm_figures(problems, found) for name, found in results.items()},
         "baseline_copying": {"scores": report.scores(problems, report.outcomes([{"passed": about["baseline"]}]))},
+        "answers": answers(folder / f"seed-{plan.seeds[0]}", results, problems),
     }
     if number == 10:
         run |= further(plan, folder, problems, exercises, about, console)
@@ -191,8 +194,27 @@ def further(plan: Plan, folder: Path, problems, exercises, about, console: "Cons
     return {
         "hypotheses": report.tested(problems, passed),
         "decontamination": report.decontamination(problems, nearest, every, plan),
-        "before": {n: report.arm_figures(problems, every[n])["scores"] for n in every if not every[n][0]["tuned"]},
+        "pretrained": {
+            name: report.arm_figures(problems, found) for name, found in every.items() if not found[0]["tuned"]
+        },
     }
+
+
+def answers(folder: Path, results: dict[str, list[dict[str, Any]]], problems: Sequence["Problem"]) -> list[dict]:
+    """For the last arm with samples and its control: the first right and the first wrong answer of some strata."""
+    from textbooks.records import read_jsonl
+
+    found = []
+    for name in [name for name in ("C", "C-", "C+X", "C+X-") if name in results]:
+        rows = list(read_jsonl(folder / name / "answers.jsonl"))
+        bits = results[name][0]["passed"]
+        for passed, strata in ((True, ("same", "longer")), (False, ("same", "unconventional"))):
+            for stratum in strata:
+                places = (i for i, problem in enumerate(problems) if problem.stratum == stratum)
+                place = next((i for i in places if (bits[i] == "1") == passed), None)
+                if place is not None:
+                    found.append({"arm": name, "stratum": stratum, "passed": passed, **rows[place]})
+    return found
 
 
 def fingerprints(number: int) -> dict[str, str]:

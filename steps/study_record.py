@@ -1,0 +1,145 @@
+"""Keep a study: its figures, pictures, report, and the best arm's model, small enough to commit."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.records import ARTIFACTS, write_json
+from steps.study_story import MEANS, NOT_SHOWN, percent
+from textbooks.exam import STRATA
+
+if TYPE_CHECKING:
+    from textbooks.study import Plan
+
+BEST = "C+X"
+DEVIATIONS = (
+    ("parameters", "350 M and 1.3 B", "{parameters:,}", "a laptop trains it in minutes"),
+    ("raw code", "The Stack and StackOverflow, 35 B tokens", "Python's standard library, {raw:,} characters",
+     "every machine with Python holds it"),
+    ("filter's labels", "100 k, by GPT-4", "400, by a language model (Claude)", "the record of step 08 says which"),
+    ("textbooks", "under 1 B tokens, by GPT-3.5", "{pages:,} characters, by a grammar", "no endpoint is needed, and "
+     "every claim in them was computed"),
+    ("exercises", "180 M tokens, by GPT-3.5, not run", "{exercises:,} characters, by a grammar, each verified",
+     "a solution that was run is known to be right"),
+    ("optimizer", "AdamW", "Muon and AdamW", "reaches the same loss in fewer steps at this size"),
+    ("finetuning loss", "every token", "the completion's tokens", "the docstring is given at the examination"),
+    ("model", "rotary positions, parallel attention and MLP", "GPT-2's shape (step 07)", "the model this project built"),
+    ("examination", "HumanEval", "six strata of problems, HumanEval beside them", "so small a model solves no "
+     "HumanEval problem, and strata tell what it learned"),
+    ("controls", "none", "equal tokens, permuted code, random subset, copying", "to tell quality from domain and form"),
+)  # fmt: skip
+
+
+def keep(run: Mapping[str, Any], folder: Path, plan: "Plan") -> Path:
+    """Write everything about the study into artifacts/ and return where."""
+    from textbooks import report
+
+    target = ARTIFACTS / run["step_name"]
+    if run["step_name"].startswith("10"):
+        run = {**run, "deviations": deviations(run)}
+        everything = {**run["pretrained"], **run["arms"]}
+        report.draw_ladder(target / "ladder.png", everything, run["baseline_copying"])
+        keep_model(folder / f"seed-{plan.seeds[0]}" / BEST / "model", target / "model")
+        adapter = folder / "real" / "after" / "adapter"
+        if adapter.exists():
+            shutil.rmtree(target / "adapter", ignore_errors=True)
+            shutil.copytree(adapter, target / "adapter")
+    else:
+        report.draw_ladder(target / "ladder.png", run["arms"], run["baseline_copying"])
+    report.draw_curves(target / "learning_curves.png", run["arms"])
+    write_json(target / "run.json", run)
+    (target / "report.md").write_text(markdown(run), encoding="utf-8")
+    return target
+
+
+def keep_model(source: Path, target: Path) -> None:
+    """The model's folder with its weights in float16."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(source / name, target / name)
+    weights = {name: value.half() for name, value in load_file(source / "model.safetensors").items()}
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+
+
+def deviations(run: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Where this study differs from the paper (arXiv 2306.11644), and why."""
+    sizes = {
+        "parameters": run["parameters"],
+        "raw": run["pretrained"]["A"]["characters"],
+        "pages": run["arms"]["C+T"]["characters"],
+        "exercises": run["arms"]["C+X"]["characters"],
+    }
+    return [
+        {"what": what, "paper": paper, "ours": ours.format(**sizes), "why": why} for what, paper, ours, why in DEVIATIONS
+    ]
+
+
+def markdown(run: Mapping[str, Any]) -> str:
+    """The report: the same tables as the walkthrough's, for reading without a terminal."""
+    on = run["machine"]
+    lines = [
+        f"# {run['step_name'][:2]} · The case study: does data quality beat quantity?",
+        "",
+        f"`{run['command']}` · {len(run['seeds'])} seeds · {run['parameters']:,} parameters · {run['wall_seconds']:,.0f} s "
+        f"on {on['cores']} cores of {on['cpu']}, torch {on['torch']}.",
+        "",
+        "![Problems solved by training data](ladder.png)",
+        "",
+        "## Problems solved at the first try, % (95 % interval)",
+        "",
+        f"| arm | reads | {' | '.join(STRATA)} |",
+        f"|---|---|{'---|' * len(STRATA)}",
+    ]
+    for name, arm in {**run.get("pretrained", {}), **run["arms"]}.items():
+        lines.append(f"| {name} | {arm['title']} | {' | '.join(percent(arm['scores'][s]) for s in STRATA)} |")
+    copying = run["baseline_copying"]["scores"]
+    lines.append(f"| copying | the nearest docstring's solution | {' | '.join(percent(copying[s]) for s in STRATA)} |")
+    lines += ["", *(f"- **{s}** ({copying[s]['problems']} problems): {MEANS[s]}." for s in STRATA)]
+    lines += ["", "## Beside it", "", "| arm | answers that parse | prefers the right body | HumanEval, bits a byte |"]
+    lines += ["|---|---|---|---|"]
+    for name, arm in {**run.get("pretrained", {}), **run["arms"]}.items():
+        choice = arm["forced_choice"]["same"]
+        told = f"{100 * choice['value']:.1f} ({100 * choice['low']:.0f}–{100 * choice['high']:.0f}) %"
+        lines.append(f"| {name} | {100 * arm['parse_rate']:.1f} % | {told} | {arm['humaneval_bits_per_byte']:.3f} |")
+    for section in (_hypotheses, _decontamination, _deviations):
+        lines += section(run)
+    return "\n".join([*lines, "", "## What this does not show", "", *(f"- {line}" for line in NOT_SHOWN), ""])
+
+
+def _hypotheses(run: Mapping[str, Any]) -> list[str]:
+    if "hypotheses" not in run:
+        return []
+    lines = ["", "## Claimed before the run", "", "| claim | compared | difference, points | p (Holm) | |"]
+    lines.append("|---|---|---|---|---|")
+    for claim in run["hypotheses"]:
+        told = f"{100 * claim['difference']:+.1f} ({100 * claim['low']:+.1f} to {100 * claim['high']:+.1f})"
+        least = f"not shown; {100 * claim['detectable']:.1f} points would have been, four times in five"
+        verdict = "holds" if claim["holds"] else least
+        sides = f"{claim['better']} against {claim['worse']}: {', '.join(claim['strata'])}"
+        lines.append(f"| {claim['statement']} | {sides} | {told} | {claim['p_holm']:.2g} | {verdict} |")
+    return [*lines, "", "Paired bootstrap over problems; exact McNemar (sign test over seeds); Holm's correction."]
+
+
+def _decontamination(run: Mapping[str, Any]) -> list[str]:
+    if not run.get("decontamination"):
+        return []
+    lines = ["", "## Without the exercises that resemble the examination", ""]
+    lines += ["| similarity below | exercises left | with a similar one: before → after | without |", "|---|---|---|---|"]
+    for row in run["decontamination"]:
+        told = []
+        for part in ("similar", "not_similar"):
+            rates = [f"{100 * row[part][when]['value']:.1f}" for when in ("before", "after") if when in row[part]]
+            told.append(f"{' → '.join(rates) or '–'} % of {row[part]['problems']}")
+        lines.append(f"| {row['threshold']:g} | {row['kept']:,} of {row['of']:,} | {' | '.join(told)} |")
+    return lines
+
+
+def _deviations(run: Mapping[str, Any]) -> list[str]:
+    if "deviations" not in run:
+        return []
+    rows = [f"| {d['what']} | {d['paper']} | {d['ours']} | {d['why']} |" for d in run["deviations"]]
+    return ["", "## Where it differs from the paper", "", "| | paper | here | why |", "|---|---|---|---|", *rows]
