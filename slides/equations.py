@@ -4,8 +4,8 @@ Equations are set by matplotlib's own mathtext; tables are filled from the recor
 matplotlib, so the same version draws the same pixels everywhere.
 """
 
+import functools
 import math
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,23 +22,19 @@ Cells = tuple[Sequence[str], Sequence[Sequence[str]]]  # header, rows
 
 EQUATIONS = {
     "cross-entropy": [
-        r"$\mathrm{loss} \;=\; -\,\frac{1}{N}\,\sum_{t=1}^{N}\; \ln\, p\,(x_{t+1}\;|\;x_{\leq t})"
-        r"\qquad\quad p\,(c) \;=\; \frac{e^{\,\mathrm{logit}_c}}{\sum_{v}\, e^{\,\mathrm{logit}_v}}$"
+        r"$\mathrm{loss} \;=\; -\,\dfrac{1}{N}\,\sum_{t=1}^{N}\; \ln\, p\,(x_{t+1}\;|\;x_{\leq t})"
+        r"\qquad\quad p\,(c) \;=\; \dfrac{e^{\,\mathrm{logit}_c}}{\sum_{v}\, e^{\,\mathrm{logit}_v}}$"
     ],
     "attention": [
-        r"$\mathrm{weights} \;=\; \mathrm{softmax}\left(\frac{Q\,K^{\top}}{\sqrt{D}} + \mathrm{mask}\right)$",
+        r"$\mathrm{weights} \;=\; \mathrm{softmax}\left(\dfrac{Q\,K^{\top}}{\sqrt{D}} + \mathrm{mask}\right)$",
         r"$\mathrm{mask}_{ts} \;=\; 0\;\;\mathrm{if}\;\;s \leq t,\quad -\infty\;\;\mathrm{otherwise}$",
     ],
     "variance": [
         r"$q \cdot k \;=\; \sum_{i=1}^{D}\, q_i\,k_i\qquad\Longrightarrow\qquad \mathrm{Var}\,(q \cdot k) \;=\; D"
-        r"\qquad\Longrightarrow\qquad \mathrm{Var}\left(\frac{q \cdot k}{\sqrt{D}}\right) \;=\; 1$"
-    ],
-    "block": [
-        r"$x \;\leftarrow\; x \;+\; \mathrm{Attention}\,(\mathrm{LayerNorm}\,(x))$",
-        r"$x \;\leftarrow\; x \;+\; \mathrm{MLP}\,(\mathrm{LayerNorm}\,(x))$",
+        r"\qquad\Longrightarrow\qquad \mathrm{Var}\left(\dfrac{q \cdot k}{\sqrt{D}}\right) \;=\; 1$"
     ],
     "lora": [
-        r"$y \;=\; W x \;+\; \frac{\alpha}{r}\; B A\, x\qquad\quad W:\;\mathrm{frozen},\quad"
+        r"$y \;=\; W x \;+\; \dfrac{\alpha}{r}\; B A\, x\qquad\quad W:\;\mathrm{frozen},\quad"
         r" A:\;r \times n,\quad B:\;m \times r,\quad B = 0\;\;\mathrm{at\;first}$"
     ],
 }
@@ -46,9 +42,11 @@ EQUATIONS = {
 
 def draw_equation(file: Path, lines: Sequence[str]) -> None:
     """Each line is one formula in mathtext, centred."""
-    figure = _figure(0.72 * len(lines) + 0.18)
-    for place, line in enumerate(lines):
-        figure.text(0.5, 1 - (place + 0.5) / len(lines), line, size=15, color=INK, ha="center", va="center")
+    heights = [0.85 if "frac" in line else 0.5 for line in lines]
+    figure, below = _figure(sum(heights)), sum(heights)
+    for line, height in zip(lines, heights, strict=True):
+        below -= height
+        figure.text(0.5, (below + height / 2) / sum(heights), line, size=15, color=INK, ha="center", va="center")
     _save(figure, file)
 
 
@@ -59,14 +57,14 @@ def draw_table(file: Path, header: Sequence[str], rows: Sequence[Sequence[str]])
     """
     size, line, gap = 9.0, 0.178, 0.16
     right = [all(_is_figure(row[place]) for row in rows) for place in range(len(header))]
-    most = [max(_inches(cell, size, True) for cell in column) for column in zip(header, *rows, strict=True)]
+    natural = [max(_inches(cell, size, True) for cell in column) for column in zip(header, *rows, strict=True)]
     space = WIDTH - 0.1 - gap * (len(header) - 1)
-    for place in sorted(range(len(most)), key=most.__getitem__)[::-1]:  # the widest gives way
-        rest = sum(most) - most[place]
-        if rest + most[place] > space:
-            most[place] = max(space - rest, 1.1)
-    spread = max(0.0, (space - sum(most)) / len(most))
-    widths = [width + spread for width in most]
+    words = sum(width for width in natural if width > space / 4)  # columns of words share what figures leave
+    free = space - sum(natural)
+    if words:
+        widths = [width * (1 + free / words) if width > space / 4 else width for width in natural]
+    else:
+        widths = [width + free / len(natural) for width in natural]
     wrapped = [[_wrap(cell, widths[i], size) for i, cell in enumerate(row)] for row in (header, *rows)]
     heights = [line * max(len(cell) for cell in row) + 0.13 for row in wrapped]
     figure, top = _figure(sum(heights) + 0.12), 0.06
@@ -88,9 +86,11 @@ def draw_table(file: Path, header: Sequence[str], rows: Sequence[Sequence[str]])
 
 
 def _is_figure(text: str) -> bool:
-    return not text or text[:1] in "0123456789+−–<." or text.startswith(("ln ", "≈"))
+    numbered = len(text) == 2 and text.isdecimal() and text[0] == "0"  # a step's number is a name
+    return not text or (text[0] in "0123456789+−–" and not numbered)
 
 
+@functools.cache
 def _inches(text: str, size: float, bold: bool) -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
@@ -101,10 +101,14 @@ def _inches(text: str, size: float, bold: bool) -> float:
 
 
 def _wrap(text: str, inches: float, size: float) -> list[str]:
-    columns = max(len(text), 1)
-    while columns > 8 and any(_inches(part, size, False) > inches for part in textwrap.wrap(text, columns)):
-        columns -= 1
-    return textwrap.wrap(text, columns) or [""]
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if _inches(longer, size, False) <= inches or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def _figure(height: float) -> Any:
@@ -144,11 +148,11 @@ def ladder() -> Cells:
 def symptoms() -> Cells:
     seen = run("symptoms")
     rows = []
-    for name, it in seen.mistakes.items():
+    for it in seen.mistakes.values():
         healthy = seen.healthy[str(it.step)]
         found = "; ".join(check.name for check in it.failed_checks) or "none: the parameter count tells"
         rows.append((f"{it.step:02d}", it.mistake, f"{healthy.val_loss:.3f}", f"{it.val_loss:.3f}", found))
-    return ("step", "the mistake", "healthy", "with it", "what finds it"), rows
+    return ("step", "the mistake", "healthy", "with it", "checks that turn red"), rows
 
 
 def funnel() -> Cells:
@@ -168,9 +172,10 @@ def funnel() -> Cells:
 
 def arms() -> Cells:
     rows = []
-    for name, it in run("09_pretraining").corpora.items():
-        rows.append((name.replace("-", "−"), it.title, count(it.tokens), count(it.tokens_seen), f"{it.epochs:.1f}"))
-    return ("arm", "reads", "tokens there are", "tokens seen", "times read"), rows
+    for name, it in run("09_pretraining").arms.items():
+        figures = count(it.characters), count(it.tokens_seen), f"{it.epochs:.1f}"
+        rows.append((_minus(name), it.title, *figures))
+    return ("arm", "reads", "characters", "tokens read", "times over"), rows
 
 
 STRATA = {  # as the article calls them
@@ -185,14 +190,28 @@ STRATA = {  # as the article calls them
 
 def exam() -> Cells:
     results = run("10_finetuning")
-    scored = {name: it.scores for name, it in results.arms.items()} | {"copying": results.baseline_copying.scores}
-    for name in ("before", "after", "permuted"):
-        scored[f"SmolLM2, {name}"] = results.real_model[name].scores
+    scored = {_minus(name): scores for name, scores in results.before.items()}
+    scored |= {_minus(name): it.scores for name, it in results.arms.items()}
+    scored["copying"] = results.baseline_copying.scores
+    real = results.real_model if "real_model" in results else {}
+    scored |= {f"SmolLM2, {name}": real[name].scores for name in ("before", "after", "permuted") if name in real}
     rows = []
     for name, scores in scored.items():
-        shares = (f"{100 * scores[key].rate:.0f}" if key in scores else "–" for key in STRATA)
-        rows.append((name.replace("-", "−") if "SmolLM2" not in name else name, *shares))
+        rows.append((name, *(f"{100 * scores[key].rate:.0f}" if key in scores else "–" for key in STRATA)))
     return ("arm", *STRATA.values()), rows
+
+
+def hypotheses() -> Cells:
+    rows = []
+    for it in run("10_finetuning").hypotheses:
+        points = f"{100 * it.difference:+.1f} ({100 * it.low:+.1f} to {100 * it.high:+.1f})".replace("-", "−")
+        verdict = "holds" if it.holds else "the reverse" if it.high < 0 and it.p_holm < 0.05 else "not shown"
+        rows.append((it.statement, f"{_minus(it.better)} against {_minus(it.worse)}", points, verdict))
+    return ("the claim", "compared", "difference in points", ""), rows
+
+
+def _minus(name: str) -> str:
+    return name.replace("-", "−")
 
 
 TABLES: dict[str, Callable[[], Cells]] = {
@@ -201,6 +220,7 @@ TABLES: dict[str, Callable[[], Cells]] = {
     "table-funnel": funnel,
     "table-arms": arms,
     "table-exam": exam,
+    "table-hypotheses": hypotheses,
 }
 
 

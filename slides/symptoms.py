@@ -52,7 +52,9 @@ def main(
         raise typer.BadParameter(f"{', '.join(unknown)} is not examined here: choose from {', '.join(MISTAKES)}")
     from common.runtime import machine
 
-    run = json.loads(RECORD.read_text(encoding="utf-8")) if only and RECORD.exists() else {"healthy": {}, "mistakes": {}}
+    run = {"healthy": {}, "mistakes": {}}
+    if only and RECORD.exists():
+        run = json.loads(RECORD.read_text(encoding="utf-8"))
     run |= {"command": "python -m slides.symptoms", "book": book, "characters": clinic.CHARACTERS, "machine": machine()}
     run |= {"steps": clinic.STEPS, "sizes": clinic.SIZES, "fingerprints": fingerprints()}
     for name in only or MISTAKES:
@@ -64,8 +66,8 @@ def main(
         seen["failed_checks"] = [{key: check[key] for key in ("name", "measured")} for check in failed]
         run["mistakes"] = {key: run["mistakes"][key] for key in MISTAKES if key in run["mistakes"]}
         write_json(RECORD, run)
-        found = "; ".join(check["name"] for check in failed) or "no check fails"
-        print(f"{name}: {healthy['val_loss']:.3f} healthy, {seen['val_loss']:.3f} with the mistake; {found}", flush=True)
+        red = "; ".join(check["name"] for check in failed) or "no check turns red"
+        print(f"{name}: {healthy['val_loss']:.3f} healthy, {seen['val_loss']:.3f} with it; {red}", flush=True)
 
 
 def fingerprints() -> dict[str, str]:
