@@ -32,18 +32,27 @@ COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 HEADING = re.compile(r"^#+ (?:\*(\d\d)\* )?(.*)$", re.MULTILINE)
 CODE = r"^```python[^\n]*\n(?P<code>.*?)\n```$"
 PICTURE = r"^!\[(?P<says>[^\]]*?)(?: (?:bg|left|right|fit|[wh]:)\S*)*\]\((?P<picture>.*?)\)$"  # without its size
+PARAGRAPH = re.compile(r"\s*\n\s*\n\s*|^\s+|\s+$")
 BLOCK = re.compile(f"{CODE}|{PICTURE}", re.DOTALL | re.MULTILINE)
 
 
 def pages_of(deck: str) -> list[Page]:
-    """The slides of a Marp deck, in order. Notes begin with their time, as in <!-- [0:20] What to say. -->"""
+    """The slides of a Marp deck, in order. Notes begin with their time, as in <!-- [0:20] What to say. -->
+
+    Raises ValueError for a slide that lacks a heading or notes.
+    """
     _, _front_matter, *slides = BREAK.split(deck)
     return [_page(slide) for slide in slides]
 
 
 def _page(slide: str) -> Page:
-    minutes, seconds, notes = NOTES.search(slide).groups()
-    step, title = HEADING.search(slide).groups()
+    heading, told = HEADING.search(slide), NOTES.search(slide)
+    if not heading or not told:
+        raise ValueError(
+            f"give every slide a heading and notes with their time; this one lacks them: {slide.strip()!r}"
+        )
+    minutes, seconds, notes = told.groups()
+    step, title = heading.groups()
     body = COMMENT.sub("", HEADING.sub("", slide, count=1))
     return Page(title, int(step) if step else None, body, notes, 60 * int(minutes) + int(seconds))
 
@@ -62,7 +71,7 @@ def blocks(page: Page, width: int) -> Iterator[RenderableType]:
 
 
 def _prose(text: str) -> Iterator[Markdown]:
-    return (Markdown(part) for part in re.split(r"\n{2,}", text.strip()) if part)
+    return (Markdown(part, style="none" if part.startswith("- ") else "bold") for part in PARAGRAPH.split(text) if part)
 
 
 def split(parts_of_page: Sequence[Lines], room: int) -> list[Lines]:

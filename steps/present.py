@@ -133,24 +133,27 @@ class Presenter:
         if problem := too_small(width, height):
             self.put(self.console.render_lines(problem), width, height)
             return False
+        self.side = max(2, (width - WIDEST) // 2)
         notes = self.lines(self.told()) if self.notes else []
         room = height - 3 - len(notes)
         screens = split([self.lines(instead)] if instead else self.laid_out(self.page, width), room)
         if not instead:
             self.parts, self.part = len(screens), min(self.part, len(screens) - 1)
         body = screens[0 if instead else self.part]
-        rest = [[]] * (room - len(body))
-        frame = [*self.lines(self.header()), [], *body, *rest, *notes, *self.lines(self.footer())]
+        above = 0 if instead else (room - len(body)) // 3
+        below = room - len(body) - above
+        body = [*[[]] * above, *body, *[[]] * below]
+        frame = [*self.lines(self.header()), [], *body, *notes, *self.lines(self.footer())]
         self.put(frame, width, height)
         return len(screens) == 1
 
     def _lay_out(self, page: Page, width: int) -> list[Lines]:
-        side = max(2, (width - WIDEST) // 2)
-        laid_out = (self.lines(block, side) for block in blocks(page, width - 2 * side))
+        laid_out = (self.lines(block) for block in blocks(page, width - 2 * self.side))
         return [lines[1:] if is_blank(lines[0]) else lines for lines in laid_out]
 
-    def lines(self, shown: RenderableType, side: int = 2) -> Lines:
-        return self.console.render_lines(Padding(shown, (0, side)), self.console.options.update(height=None))
+    def lines(self, shown: RenderableType) -> Lines:
+        """Laid out between the margins."""
+        return self.console.render_lines(Padding(shown, (0, self.side)), self.console.options.update(height=None))
 
     def put(self, frame: Lines, width: int, height: int) -> None:
         """Write the lines that are not on the screen yet."""
@@ -172,16 +175,18 @@ class Presenter:
         return Panel(Text(self.page.notes), title=title, title_align="left", border_style="dim", padding=(0, 1))
 
     def footer(self) -> Table:
-        place = f"{self.at + 1}/{len(self.pages)}"
-        place += f" · part {self.part + 1} of {self.parts}" if self.parts > 1 else ""
+        place = f"{self.at + 1}/{len(self.pages)}" + (f" · part {self.part + 1}/{self.parts}" if self.parts > 1 else "")
         elapsed = int(time.monotonic() - self.began)
         planned, total = (sum(page.seconds for page in pages) for pages in (self.pages[: self.at + 1], self.pages))
         late = f" · {clock(elapsed - planned)} late" if elapsed > planned else ""
         times = Text.assemble(f"{clock(elapsed)} · planned {clock(planned)} of {clock(total)}", (late, "bold yellow"))
         made = Table.grid(expand=True)
-        for justify in ("left", "center", "right"):
-            made.add_column(justify=justify)
-        made.add_row(place, times, f"page {self.typed}▏Enter" if self.typed else self.says or "? help  q quit")
+        made.add_column()
+        made.add_column(justify="center", ratio=1)
+        if self.typed or self.says:
+            made.add_row(place, f"page {self.typed}▏Enter" if self.typed else self.says)
+        else:
+            made.add_row(place, times, "? help  q quit")
         return made
 
     # What runs live
@@ -191,7 +196,7 @@ class Presenter:
         committed = [int(folder.parent.name[:2]) for folder in sorted(ARTIFACTS.glob("0[1-7]_*/checkpoint"))]
         number = self.page.step or committed[-1]
         if number not in committed:
-            self.says = f"step {number:02d} has no committed checkpoint: press l on a page of another step"
+            self.says = f"step {number:02d} has no checkpoint here: press l on another page"
             return
         self.draw(f"reading the checkpoint of step {number:02d} …")
         text, title = "", f"step {number:02d} writes"

@@ -5,23 +5,27 @@ unloaded, so a page turns at once.
 """
 
 import functools
+import json
 import math
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from pathlib import PurePosixPath
+from typing import Any
 
+from jaxtyping import Float
+from numpy import ndarray as Array
 from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+from safetensors.numpy import load_file
 
+from common import reference
 from common.records import ARTIFACTS, recorded_runs
 from common.terminal import ACCENT, count, table
+from common.tokenizer import CharTokenizer
 from steps.ladder import runs_of_the_ladder
 from steps.story import read
-
-if TYPE_CHECKING:
-    import numpy as np
 
 SENTENCE = "Call me Ishmael. Some years ago"
 HEADS = {  # (layer, head) of step 07: what it attends to in the sentence
@@ -38,25 +42,33 @@ def sketch(picture: str, number: int | None, width: int) -> RenderableType | Non
 
     `picture` is its path, such as "../slides/pictures/heads.png", and `number` the step whose page it is on.
     """
-    name = "/".join(picture.split("/")[-2:]).removeprefix("pictures/").removeprefix("artifacts/").removesuffix(".png")
-    drawing = DRAWINGS.get(name)
+    drawing = DRAWINGS.get(PurePosixPath(picture).stem)
     return drawing(number, width) if drawing else None
 
 
 # Shapes in block characters
 
 
-def shaded(weights: "np.ndarray", rows: str, columns: str = "") -> Text:
-    """A matrix of shares, (R, C), two characters a cell: the darker, the nearer to the largest. `columns` heads it."""
+def shaded(weights: Float[Array, "R C"], rows: str, columns: str = "") -> Text:
+    """A matrix of shares, (R, C), two characters a cell: the denser, the nearer to the largest. `columns` heads it."""
     high = weights.max()
     lines = [Text("    " + " ".join(map(visible, columns)), style="dim")] if columns else []
     for name, row in zip(rows, weights, strict=True):
-        cells = "".join(2 * SHADES[math.ceil(4 * max(0.0, share) / high - 0.1)] for share in row)
+        cells = "".join(2 * SHADES[round(4 * share / high)] for share in row)
         lines.append(Text.assemble((f" {visible(name)}  ", "dim"), (cells, ACCENT)))
     return Text("\n").join(lines)
 
 
-def over_text(shares: "np.ndarray", text: str) -> Text:
+def figures(matrix: Float[Array, "R C"], rows: str, masked: bool = False) -> str:
+    """A matrix in figures, one decimal; where `masked`, a dot for what lies in the future."""
+    lines = (
+        [f"{round(float(x), 1) + 0:6.1f}" if not masked or s <= t else "     ·" for s, x in enumerate(row)]
+        for t, row in enumerate(matrix)
+    )
+    return "\n".join(visible(name) + "".join(line) for name, line in zip(rows, lines, strict=True))
+
+
+def over_text(shares: Float[Array, "T"], text: str) -> Text:
     """Two rows of bars above the characters of a text: how much of the attention each of them gets."""
     heights = [round(16 * share / shares.max()) for share in shares]
     upper = " ".join(LEVELS[max(0, height - 8)] for height in heights)
@@ -66,7 +78,7 @@ def over_text(shares: "np.ndarray", text: str) -> Text:
 
 def bars(rows: Iterable[tuple[str, float, str]], longest: int) -> Table:
     """(name, value, the value in words) as horizontal bars of at most `longest` columns."""
-    rows, made = list(rows), Table.grid(padding=(0, 2))
+    rows, made = list(rows), Table.grid(padding=(0, 2, 1, 0), collapse_padding=False)
     most = max(value for _, value, _ in rows)
     for name, value, words in rows:
         eighths = round(8 * longest * value / most)
@@ -84,46 +96,34 @@ def visible(character: str) -> str:
 @functools.cache
 def committed(number: int) -> tuple[dict[str, Any], Callable[[str], Any]]:
     """The weights of a step's committed checkpoint by name, and its tokenizer's `encode`."""
-    import json
-
-    from safetensors.numpy import load_file
-
-    from common.tokenizer import CharTokenizer
-
     folder = ARTIFACTS / read(number).name / "checkpoint"
     alphabet = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))["alphabet"]
-    params = load_file(folder / "weights.safetensors")
+    params = {name: each.astype("float32") for name, each in load_file(folder / "weights.safetensors").items()}
     if "wte.weight" not in params and "lm_head.weight" in params:
         params["wte.weight"] = params["lm_head.weight"]  # step 07 has one tensor for both
     return params, CharTokenizer(alphabet).encode
 
 
-def one_head(number: int, text: str) -> tuple["np.ndarray", "np.ndarray"]:
-    """Scores and weights, both (T, T), of the only head in step 03 or 04."""
-    from common.reference import linear, scaled_dot_product_attention
-
+def one_head(number: int, text: str) -> tuple[Float[Array, "T T"], Float[Array, "T T"]]:
+    """Scores, before the mask, and weights of the only head in step 03 or 04."""
     params, encode = committed(number)
     x = params["wte.weight"][encode(text)] + params["wpe.weight"][: len(text)]
-    q, k = (linear(x, params[f"attn.{name}.weight"])[0] for name in ("query", "key"))
-    _, (_, _, _, weights, _) = scaled_dot_product_attention(q, k, x)
+    q, k = (reference.linear(x, params[f"attn.{name}.weight"])[0] for name in ("query", "key"))
+    _, (_, _, _, weights, _) = reference.scaled_dot_product_attention(q, k, x)
     return q @ k.T * k.shape[-1] ** -0.5, weights
 
 
-def finished_gpt(text: str) -> tuple["np.ndarray", list["np.ndarray"]]:
-    """Step 07: the logits after the text, (V,), and the weights of every layer, (H, T, T) each."""
-    from common.reference import gpt
-
+def finished_gpt(text: str) -> tuple[Float[Array, "V"], list[Float[Array, "H T T"]]]:
+    """Step 07: the logits after the text, and the attention weights of every layer."""
     params, encode = committed(7)
     idx = encode(text)[None]
-    logits, _, (_, _, blocks, *_) = gpt(params, idx, idx, recorded_runs()[7]["config"]["n_head"])
+    logits, _, (_, _, blocks, *_) = reference.gpt(params, idx, idx, recorded_runs()[7]["config"]["n_head"])
     return logits[0, -1], [attention[2][3][0] for _, attention, *_ in blocks]
 
 
-def likeliest(logits: "np.ndarray", best: int) -> Table:
+def likeliest(logits: Float[Array, "V"], best: int) -> Table:
     """The `best` likeliest characters with their probabilities."""
-    from common.reference import softmax
-
-    shares, alphabet = softmax(logits)[0], recorded_runs()[7]["alphabet"]
+    shares, alphabet = reference.softmax(logits)[0], recorded_runs()[7]["alphabet"]
     return bars(((visible(alphabet[i]), shares[i], f"{shares[i]:.0%}") for i in shares.argsort()[::-1][:best]), 24)
 
 
@@ -132,36 +132,35 @@ def likeliest(logits: "np.ndarray", best: int) -> Table:
 
 def title(_: int | None, width: int) -> RenderableType:
     text = SENTENCE[: SENTENCE.index(".") + 1]
-    layer, head = 2, 1
+    layer, head = next(iter(HEADS))
     return shaded(finished_gpt(text)[1][layer][head], text)
 
 
 def bigram(number: int, width: int) -> RenderableType:
-    from common.reference import softmax
-
     shown = " etaonishr"
     params, encode = committed(number)
     logits, places = params["token_table.weight"], encode(shown)
     after = Group("what follows an “h”", "", likeliest(logits[encode("h")[0]], 5))
-    return side_by_side(shaded(softmax(logits)[0][places][:, places], shown, shown), after)
+    return side_by_side(shaded(reference.softmax(logits)[0][places][:, places], shown, shown), after)
 
 
 def averaging(number: int, width: int) -> RenderableType:
     text = "Whale"
-    shares = ["1", *(f"1/{t}" for t in range(2, len(text) + 1))]
-    rows = (f"{text[t]}  {f'{share:>5}' * (t + 1)}" for t, share in enumerate(shares))
-    return Text("\n\n".join(rows))
+    params, encode = committed(number)
+    x = params["wte.weight"][encode(text), :3]
+    rows = "\n".join(text[t] + "".join(f"{f'1/{t + 1}':>6}" for _ in range(t + 1)) for t in range(len(text)))
+    return side_by_side(
+        Group("weights", "", rows),
+        Group("@ vectors, 3 of their numbers", "", figures(x, text)),
+        Group("= averages of the past", "", figures(reference.prefix_mean(x)[0], text)),
+    )
 
 
 def attention(number: int, width: int) -> RenderableType:
     text = "the whale"
     scores, weights = one_head(number, text)
-    shown = [
-        f"{visible(text[t])} " + "".join(f"{score:6.1f}" if s <= t else "     ·" for s, score in enumerate(row))
-        for t, row in enumerate(scores)
-    ]
     return side_by_side(
-        Group("query · key / √D, the future masked", "", "\n".join(shown)),
+        Group("query · key / √D, the future masked", "", figures(scores, text, masked=True)),
         Group("softmax: each row sums to one", "", shaded(weights, text)),
     )
 
@@ -173,7 +172,7 @@ def head(number: int, width: int) -> RenderableType:
 
 def heads(_: int, width: int) -> RenderableType:
     maps = finished_gpt(SENTENCE)[1]
-    made = Table.grid(padding=(0, 3, 1, 0))
+    made = Table.grid(padding=(0, 3, 1, 0), collapse_padding=False)
     for (layer, which), looks_at in HEADS.items():
         made.add_row(f"\n[bold]{looks_at}[/]\nlayer {layer}, head {which}", over_text(maps[layer][which][-1], SENTENCE))
     return made
@@ -219,15 +218,18 @@ def arms(number: int, width: int) -> RenderableType:
     )
 
 
-def exam(number: int, width: int) -> RenderableType:
-    """Pass@1 of every arm: solid to the lower end of the interval, then to the rate, then to the upper end."""
-    made = table("arm", "solved", "", "interval")
-    longest = width - 48
-    for arm, it in recorded_runs()[number]["arms"].items():
-        score = it["scores"]["all"]
+def pass_rates(number: int, width: int) -> RenderableType:
+    """Problems solved by what was read: before, and after this step's exercises (+X), with their intervals."""
+    runs = recorded_runs()
+    scored = runs[number - 1]["arms"] | runs[number]["arms"]
+    shown = [name for read_before in ("0", "A", "B", "C", "C-") for name in (read_before, f"{read_before}+X")]
+    made = table("arm", "", "solved", "", "interval", right=(2,))
+    for name in (name for name in shown if name in scored):
+        score, longest = scored[name]["scores"]["all"], width - 76
         low, rate, high = (round(longest * score[key]) for key in ("low", "rate", "high"))
-        bar = "█" * low + "▓" * (rate - low) + "░" * (high - rate)
-        made.add_row(arm, f"{score['rate']:.1%}", Text(bar, style=ACCENT), f"{score['low']:.1%} – {score['high']:.1%}")
+        bar = Text("█" * low + "▓" * (rate - low) + "░" * (high - rate), style=ACCENT)
+        interval = f"{score['low']:.1%} – {score['high']:.1%}"
+        made.add_row(name, scored[name]["title"], f"{score['rate']:.1%}", bar, interval)
     return made
 
 
@@ -253,6 +255,6 @@ DRAWINGS: dict[str, Callable[[Any, int], RenderableType]] = {
     "gpt": gpt,
     "funnel": funnel,
     "arms": arms,
-    "10_finetuning/ladder": exam,
+    "pass_rates": pass_rates,
     "losses": losses,
 }
