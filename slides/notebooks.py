@@ -13,8 +13,11 @@ A fence says what becomes of it:
 
 import ast
 import functools
+import json
 import re
+import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 from slides.sources import FILTERS, ROOT, SourceError, run, snippet, source_file, story
@@ -23,11 +26,14 @@ from steps import numbers
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+    from steps.bugs import Bug
+
 TEMPLATES = {
     "task_a_nanogpt": ROOT / "slides" / "notebook_a.md.j2",
     "task_b_textbooks": ROOT / "slides" / "notebook_b.md.j2",
 }
 PACKAGES = ("book_data", "common", "steps", "textbooks")
+LINE = 120  # characters, from which a linter asks to be told that a line is meant to be so long
 FENCE = re.compile(r"^(?P<ticks>`{3,})python(?P<about>[^\n]*)\n(?P<code>.*?)\n(?P=ticks)$", re.MULTILINE | re.DOTALL)
 ABOUT = re.compile(r"(?: from (?P<step>\S+) (?P<name>\S+))?(?: fold (?P<title>.+))?")
 
@@ -42,10 +48,11 @@ def render(template: Path) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
     environment = Environment(
-        loader=FileSystemLoader(template.parent), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+        loader=FileSystemLoader(template.parent), undefined=StrictUndefined, trim_blocks=True
     )
     environment.globals |= {"step": step, "code": code, "files": files, "imports": imports, "heading": heading}
-    environment.globals |= {"planted": planted, "story": story, "run": run}
+    environment.globals |= {"planted": planted, "bug": bug, "story": story, "run": run, "books": _books()}
+    environment.globals |= {"last": max(number for number in numbers() if number <= 7)}
     environment.filters |= FILTERS
     try:
         return environment.get_template(template.name).render()
@@ -99,7 +106,7 @@ def _fence(source: str, about: str = "") -> str:
 
 
 def code(step: str, name: str, fold: str = "") -> str:
-    """A cell that is the class, function or assignment `name` of a step or module; `fold`: the title it hides behind."""
+    """A cell that is the class, function or assignment `name` of a step or module, behind a title if `fold` is one."""
     return _fence(snippet(step, name), f"from {step} {name}" + (f" fold {fold}" if fold else ""))
 
 
@@ -129,21 +136,39 @@ def definitions(step: str) -> list[str]:
 
 
 def imports(*steps: str) -> str:
-    """The import lines of these files together, those from this project last."""
-    nodes = [node for name in steps for node in ast.parse(source_file(name).read_text(encoding="utf-8")).body]
-    lines = {ast.unparse(node): None for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)}
-    return "\n".join(sorted(lines, key=lambda line: (_is_ours(line.split()[1]), line.startswith("from"), line)))
+    """The import lines that the definitions of these files need: Python's own, other packages', this project's."""
+    lines: set[str] = set()
+    for name in steps:
+        code = "\n".join(snippet(name, each) for each in definitions(name))
+        used = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+        for node in ast.parse(source_file(name).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                node.names = [alias for alias in node.names if (alias.asname or alias.name.split(".")[0]) in used]
+                lines |= {ast.unparse(node)} if node.names else set()
+    groups: list[list[str]] = [[], [], []]
+    for line in sorted(lines, key=lambda line: (line.startswith("from"), line)):
+        module = line.split()[1].split(".")[0]
+        groups[0 if module in sys.stdlib_module_names else 2 if _is_ours(module) else 1].append(line)
+    return "\n\n".join("\n".join(group) for group in groups if group)
+
+
+def bug(name: str) -> "Bug":
+    """One of the project's planted mistakes: mistake, symptom, hint."""
+    from steps.bugs import find
+
+    return find(name)
 
 
 def planted(name: str, method: str) -> str:
     """The method ("Head.weights") of a step as it stands with one of the project's planted mistakes in it."""
-    from steps.bugs import find
-
-    bug = find(name)
-    whole = snippet(bug.file.stem, method)
-    if bug.before not in whole:
+    text = bug(name).planted()
+    scope = ast.parse(text)
+    for part in method.split("."):
+        scope = next(node for node in scope.body if getattr(node, "name", "") == part)
+    found = dedent("\n".join(text.splitlines()[scope.lineno - 1 : scope.end_lineno]))
+    if found == snippet(name.split(".")[0], method):
         raise SourceError(f"The mistake {name} is not in {method}: name the method that it changes.")
-    return whole.replace(bug.before, bug.after)
+    return found
 
 
 def files(title: str, *roots: str, data: tuple[str, ...] = ()) -> str:
@@ -154,7 +179,9 @@ def files(title: str, *roots: str, data: tuple[str, ...] = ()) -> str:
         text = path.read_text(encoding="utf-8")
         if "'''" in text:
             raise SourceError(f"{path.relative_to(ROOT)} holds three quotes in a row: write them as double ones.")
-        entries.append(f"    \"{path.relative_to(ROOT).as_posix()}\": r'''{text}''',  # noqa: E501")
+        entry = f"    \"{path.relative_to(ROOT).as_posix()}\": r'''{text}''',"
+        wide = max(map(len, entry.splitlines())) > LINE
+        entries.append(f"{entry}  # noqa: E501" if wide else entry)
     return _fence(
         "\n".join(
             [
@@ -197,6 +224,13 @@ def _imported(file: Path) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [f"{node.module}.{alias.name}" for alias in node.names]
     return [name for name in names if _is_ours(name)]
+
+
+def _books() -> str:
+    """The names of the catalog's books, as a form in Colab offers them."""
+    from book_data import catalog
+
+    return json.dumps(list(catalog()))
 
 
 def _is_ours(module: str) -> bool:
