@@ -102,9 +102,26 @@ def outputs(what: What, skipped: list[str] | None = None) -> dict[Path, str]:
     return made
 
 
+def readme() -> dict[Path, str]:
+    """The README with its figures, and its table of what was made as it lies on the disk now."""
+    from steps.readme import README, filled
+
+    return {README: filled(README.read_text(encoding="utf-8"))}
+
+
 def stale(made: dict[Path, str]) -> list[Path]:
     """The files whose committed text is not the one that was made."""
     return [file for file, text in made.items() if not file.is_file() or file.read_text(encoding="utf-8") != text]
+
+
+def write(made: dict[Path, str]) -> None:
+    """Write what is stale, and say for every file whether it was."""
+    old = stale(made)
+    for file, text in made.items():
+        if file in old:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        typer.echo(f"{'made' if file in old else 'same'}  {file.relative_to(ROOT).as_posix()}")
 
 
 def draw_deck() -> list[Path]:
@@ -144,18 +161,16 @@ def main(
         if check and skip_missing:
             raise SourceError("--check must see everything: leave out --skip-missing.")
         made = outputs(what, skipped)
-        old = stale(made)
         if check:
-            if old:
+            made |= readme() if what is What.all else {}
+            if old := stale(made):
                 names = ", ".join(file.relative_to(ROOT).as_posix() for file in old)
                 raise SourceError(f"Out of date: {names}; run `make docs` and commit what it changes.")
             typer.echo(f"{len(made)} texts are what their sources say")
             return
-        for file in old:
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(made[file], encoding="utf-8")
-        for file in made:
-            typer.echo(f"{'made' if file in old else 'same'}  {file.relative_to(ROOT).as_posix()}")
+        write(made)
+        if what is What.all:
+            write(readme())
         for reason in skipped or []:
             typer.secho(reason, fg="yellow", err=True)
         if DECK in made:

@@ -1,6 +1,6 @@
 """The diagrams of parts: one head, several heads, the block, the arms of the case study, LoRA."""
 
-from slides.drawing import ACCENT, BIG, FAINT, INK, KEY, QUERY, SMALL, TEXT, VALUE, Canvas
+from slides.drawing import ACCENT, BIG, FAINT, INK, KEY, LINE, PAPER, QUERY, SMALL, TEXT, VALUE, Canvas
 from slides.sources import run
 
 HEAD_COLORS = (ACCENT, KEY, VALUE, "#7b4ba0")
@@ -75,25 +75,53 @@ def block() -> Canvas:
 def arms() -> Canvas:
     """What each arm of step 09 reads: a bar as long as its tokens, cut where its text begins again."""
     study = run("09_pretraining")
-    texts = study.corpora
-    filtered = min(1.0, texts.B.characters / texts.C.characters)  # the filtered part of what C reads
+    texts = study.get("corpora", study.arms)
+    filtered = min(1.0, texts.B.characters / texts.C.characters)  # the part of C's text that is filtered code
     colors = {"B": ((ACCENT, 1.0),), "C": ((ACCENT, filtered), (VALUE, 1 - filtered))}
     colors["C-"] = ((ACCENT, filtered), (KEY, 1 - filtered))
     longest = max(texts[name].tokens_seen for name in study.arms)
-    canvas, full = Canvas(), 5.0
+    canvas, full = Canvas(), 4.6
     for row, name in enumerate(study.arms):
-        y, text = 3.9 - row * 0.71, texts[name]
+        y, x, text = 4.15 - row * 0.74, 1.15, texts[name]
         canvas.text(0.6, y, name.replace("-", "−"), BIG, weight="bold")
-        canvas.text(6.6, y, text.title, BIG, ha="left")
-        x, left = 1.1, float(text.epochs)
-        width = full * text.tokens_seen / longest / text.epochs  # of one pass
-        while left > 0.02:
-            for color, share in colors.get(name, ((FAINT, 1.0),)):
-                length = width * share * min(1.0, left)
-                canvas.line((x, y), (x + length, y), color=color, lw=26, solid_capstyle="butt")
-                x += length
-            canvas.line((x, y - 0.2), (x, y + 0.2), color="#ffffff", lw=2.5)
-            left -= 1
+        canvas.text(6.05, y, text.title, BIG, ha="left")
+        once = full * text.tokens_seen / longest / text.epochs
+        for share in [1.0] * int(text.epochs) + [text.epochs % 1]:
+            for color, part in colors.get(name, ((FAINT, 1.0),)):
+                canvas.line((x, y), (x + once * part * share, y), color=color, lw=28, solid_capstyle="butt")
+                x += once * part * share
+            canvas.line((x, y - 0.22), (x, y + 0.22), color=PAPER, lw=3)
+    return canvas
+
+
+def pass_rates() -> Canvas:
+    """The case study's figure: problems solved by what was read, before and after finetuning, with 95 % intervals."""
+    before, after = run("09_pretraining").arms, run("10_finetuning").arms
+    names = {"0": "nothing", "A": "raw code", "B": "filtered\ncode", "C": "textbooks"}
+    names |= {"C-": "textbooks,\ncode permuted"}
+    canvas = Canvas()
+    axis = canvas.inset(0.75, 0.8, 10.6, 3.25)
+    for place, name in enumerate(names):
+        bars = ((-0.2, before.get(name), LINE), (0.2, after[f"{name}+X"], ACCENT))
+        for shift, arm, color in bars:
+            if arm is None:
+                continue
+            score = arm.scores["all"]
+            spread = [[100 * (score.rate - score.low)], [100 * (score.high - score.rate)]]
+            axis.bar(place + shift, 100 * score.rate, 0.38, color=color)
+            axis.errorbar(place + shift, 100 * score.rate, spread, fmt="none", ecolor=INK, elinewidth=2, capsize=6)
+            label = (place + shift, 100 * score.high + 1.5, f"{100 * score.rate:.0f}")
+            axis.text(*label, size=BIG, ha="center", color=INK, weight="bold")
+    axis.set_xticks(range(len(names)), names.values(), size=TEXT, color=INK)
+    axis.set_yticks([])
+    axis.set_ylim(0, 1.12 * axis.get_ylim()[1])
+    axis.set_ylabel("problems solved, %", size=TEXT, color=INK)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(length=0, pad=8)
+    for x, text, color in ((1.6, "before finetuning", INK), (4.9, "after finetuning on exercises", ACCENT)):
+        canvas.text(x, 4.4, text, BIG, color, ha="left", weight="bold")
+        swatch = LINE if color == INK else ACCENT
+        canvas.line((x - 0.4, 4.4), (x - 0.15, 4.4), color=swatch, lw=16, solid_capstyle="butt")
     return canvas
 
 

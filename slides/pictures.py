@@ -275,6 +275,7 @@ DRAWN: dict[str, Callable[[], Canvas]] = {
     "losses": losses,
     "funnel": funnel,
     "arms": diagrams.arms,
+    "pass_rates": diagrams.pass_rates,
     "lora": diagrams.lora,
 }
 

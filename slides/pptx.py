@@ -11,9 +11,10 @@ from typing import Any
 from common.plotting import ACCENT, INK
 from slides.deck import Slide, minutes, slides
 
-SANS, MONO = "Calibri", "Courier New"
+SANS, MONO = "Arial", "Courier New"
 FAINT, GREEN, WARM, SOFT, NIGHT, PAPER = "#66727e", "#2f7d4f", "#c05621", "#f3f7f9", "#12263a", "#ffffff"
 WIDTH, HEIGHT, MARGIN = 1280, 720, 60
+ROW = 27.5  # from one line of code to the next
 RUN = re.compile(r"\*\*(?P<strong>.+?)\*\*|\*(?P<em>.+?)\*|`(?P<code>.+?)`|(?P<plain>[^*`]+)")
 
 
@@ -40,9 +41,9 @@ def _title_slide(page: Any, slide: Slide) -> None:
     page.background.fill.fore_color.rgb = _rgb(NIGHT)
     for file, alt in slide.pictures:
         _picture(page, file, alt, (717, 78, 563, 563))
-    _title(page, slide.title, (70, 130, 620, 110), 70, PAPER)
-    _text(page, [slide.lead], (70, 260, 600, 150), 33, "#c9dbe8")
-    _text(page, slide.points, (70, 470, 600, 90), 25, "#8fb3c9")
+    _title(page, slide.title, (70, 170, 640, 90), 62, PAPER)
+    _text(page, [slide.lead], (70, 275, 600, 150), 31, "#c9dbe8")
+    _text(page, slide.points, (70, 470, 620, 90), 24, "#8fb3c9")
 
 
 def _idea_slide(page: Any, slide: Slide) -> None:
@@ -54,17 +55,17 @@ def _idea_slide(page: Any, slide: Slide) -> None:
 
 def _code_slide(page: Any, slide: Slide) -> None:
     _title(page, slide.title)
-    _code(page, slide.code, (MARGIN, 106, 1160, 30 + 29 * (slide.code.count("\n") + 1)))
-    facts, last = slide.points[:-1], slide.points[-1]
-    _text(page, facts, (MARGIN, 676 - 38 * len(slide.points), 1160, 38 * len(facts)), 24)
-    _text(page, [last], (640, 622, 580, 50), 34, right=True)
+    _code(page, slide.code, (MARGIN, 104, 1160, 26 + ROW * (slide.code.count("\n") + 1)))
+    *facts, last = slide.points
+    _text(page, facts, (MARGIN, 584, 1160, 80), 23)
+    _text(page, [last], (MARGIN, 628, 1160, 50), 34, right=True)
 
 
 def _close_slide(page: Any, slide: Slide) -> None:
     _title(page, slide.title)
     for file, alt in slide.pictures:
-        _picture(page, file, alt, (MARGIN, 110, 1160, 390))
-    _text(page, [f"•  {point}" for point in slide.points], (MARGIN, 520, 1160, 150), 30)
+        _picture(page, file, alt, (MARGIN, 110, 1160, 415))
+    _text(page, [f"•  {point}" for point in slide.points], (MARGIN, 540, 1160, 140), 29)
 
 
 LAYOUTS = {"title": _title_slide, "idea": _idea_slide, "code": _code_slide, "close": _close_slide}
@@ -95,6 +96,7 @@ def _fill(
     for number, line in enumerate(lines):
         paragraph = frame.paragraphs[0] if number == 0 else frame.add_paragraph()
         paragraph.alignment = PP_ALIGN.RIGHT if right else PP_ALIGN.LEFT
+        paragraph.line_spacing = _px(1.35 * size)
         for match in RUN.finditer(line):
             kind = match.lastgroup
             shade = {"strong": FAINT, "em": ACCENT}.get(kind, color)
@@ -114,7 +116,6 @@ def _run(paragraph: Any, text: str, size: float, color: str) -> Any:
 
 def _code(page: Any, code: str, place: Place) -> None:
     """Code as one text box, a run for every token, coloured as in the theme."""
-    from pptx.enum.shapes import MSO_SHAPE
     from pptx.enum.text import MSO_ANCHOR, PP_ALIGN
     from pygments.lexers import PythonLexer
     from pygments.token import Comment, Keyword, Name, Number, Operator, String
@@ -124,31 +125,32 @@ def _code(page: Any, code: str, place: Place) -> None:
         (Comment, FAINT), (Keyword, ACCENT), (Operator.Word, ACCENT), (Name.Builtin.Pseudo, INK),
         (Name.Builtin, ACCENT), (String, GREEN), (Number, WARM),
     )  # fmt: skip
-    shape = page.shapes.add_shape(MSO_SHAPE.RECTANGLE, *map(_px, place))
-    shape.fill.solid()
-    shape.fill.fore_color.rgb = _rgb(SOFT)
-    shape.line.fill.background()
-    shape.shadow.inherit = False
-    stripe = page.shapes.add_shape(MSO_SHAPE.RECTANGLE, *map(_px, (left, top, 7, height)))
-    stripe.fill.solid()
-    stripe.fill.fore_color.rgb = _rgb(ACCENT)
-    stripe.line.fill.background()
+    shape = _filled(page, place, SOFT)
+    _filled(page, (left, top, 7, height), ACCENT)
     frame = shape.text_frame
     frame.word_wrap, frame.vertical_anchor = False, MSO_ANCHOR.MIDDLE
     frame.margin_left = _px(30)
     frame.margin_top = frame.margin_bottom = 0
     paragraph = frame.paragraphs[0]
-    paragraph.alignment = PP_ALIGN.LEFT
     for kind, text in PythonLexer(stripnl=False, ensurenl=False).get_tokens(code):
         color = next((color for token, color in colors if kind in token), INK)
         for number, part in enumerate(text.split("\n")):
             if number:
                 paragraph = frame.add_paragraph()
-                paragraph.alignment = PP_ALIGN.LEFT
             if part:
-                run = _run(paragraph, part, 24, color)
+                run = _run(paragraph, part, 23, color)
                 run.font.name = MONO
                 run.font.bold = kind in Keyword or kind in Name.Function or kind in Name.Class
+    for paragraph in frame.paragraphs:
+        paragraph.alignment, paragraph.line_spacing = PP_ALIGN.LEFT, _px(ROW)
+
+
+def _filled(page: Any, place: Place, color: str) -> Any:
+    """A rectangle of one colour, which can hold text."""
+    box = page.shapes.add_textbox(*map(_px, place))
+    box.fill.solid()
+    box.fill.fore_color.rgb = _rgb(color)
+    return box
 
 
 def _picture(page: Any, file: Path, alt: str, place: Place) -> None:
@@ -162,9 +164,11 @@ def _picture(page: Any, file: Path, alt: str, place: Place) -> None:
     picture._element.nvPicPr.cNvPr.set("descr", alt)
 
 
-def _px(pixels: float) -> int:
-    """Pixels of a slide as English Metric Units."""
-    return round(pixels * 9525)
+def _px(pixels: float) -> Any:
+    """Pixels of a slide as PowerPoint counts lengths."""
+    from pptx.util import Emu
+
+    return Emu(round(pixels * 9525))
 
 
 def _rgb(color: str) -> Any:

@@ -233,6 +233,11 @@ def pct(value: float, decimals: int = 0) -> str:
     return f"{100 * value:.{decimals}f} %"
 
 
+def points(value: float, decimals: int = 1) -> str:
+    """A difference of rates: 0.1234 → "+12.3 points"."""
+    return f"{100 * value:+.{decimals}f} points".replace("-", "−")
+
+
 def big(value: float) -> str:
     """1190317 → "1,190,317"."""
     return f"{round(value):,}"
@@ -251,6 +256,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 FILTERS: dict[str, Callable[..., Any]] = {
     "n": n,
     "pct": pct,
+    "points": points,
     "big": big,
     "count": count,
     "duration": duration,

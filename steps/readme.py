@@ -72,11 +72,18 @@ def benchmark_block() -> str:
     return table(json.loads(RESULTS.read_text(encoding="utf-8")))
 
 
+def map_block() -> str:
+    from slides.map import table
+
+    return table()
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "ladder": ladder_block,
     "sample": sample_block,
     "tests": tests_block,
     "benchmark": benchmark_block,
+    "map": map_block,
 }
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 
 from common.records import recorded_runs
 from slides import pictures, pptx
-from slides.build import What, outputs
+from slides.build import ARTICLE, What, outputs
 from slides.deck import DECK, slides
+from slides.map import NOTHING, table
 from slides.sources import COLUMNS, LINES, PICTURES, Missing, SourceError, snippet, story
 
 FOLDER = DECK.parent
@@ -101,6 +102,22 @@ def test_code_on_a_slide_is_its_source(slide):
     assert ast.dump(ast.parse(slide.code)) == ast.dump(ast.parse(source))
     rows = slide.code.splitlines()
     assert len(rows) <= LINES and max(map(len, rows)) <= COLUMNS
+
+
+@pytest.mark.parametrize("number", RECORDED)
+def test_a_step_has_its_slides_its_section_its_cell_and_its_tests(number):
+    (row,) = [row for row in table().splitlines() if f"`{story(number).name}`" in row]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert len(cells) == 5 and NOTHING not in cells
+    links = re.findall(r"\]\(([^)#]+)", row)
+    assert len(links) == 5 and all((FOLDER.parent / link).is_file() for link in links)
+
+
+def test_the_table_leads_to_the_article_s_own_headings():
+    anchors = re.findall(r"article\.md#([^)]+)", table())
+    headings = re.findall(r"^## (.*)$", ARTICLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    made = [re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+    assert anchors and set(anchors) <= set(made) and len(set(made)) == len(made)
 
 
 # The talk
@@ -188,6 +205,7 @@ def test_pictures_in_the_pptx_lie_on_the_slide_and_carry_their_text(presentation
     for slide, page in zip(slides(), presentation.slides, strict=True):
         shown = [shape for shape in page.shapes if shape.shape_type == 13]
         assert [shape._element.nvPicPr.cNvPr.get("descr") for shape in shown] == [alt for _, alt in slide.pictures]
+        assert [shape.image.blob for shape in shown] == [file.read_bytes() for file, _ in slide.pictures]
         for shape in page.shapes:
             assert shape.left >= 0 and shape.left + shape.width <= presentation.slide_width
             assert shape.top >= 0 and shape.top + shape.height <= presentation.slide_height
