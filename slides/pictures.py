@@ -47,8 +47,8 @@ def bars(canvas: Canvas, place: tuple[float, float, float, float], names: list[s
     axis.barh(range(len(names)), values, color=[ACCENT] + [FAINT] * (len(names) - 1), height=0.66)
     axis.set_yticks(range(len(names)), names, size=TEXT, color=INK, **MONO)
     for row, value in enumerate(values):
-        axis.text(value + 0.015, row, f"{value:.0%}", va="center", size=TEXT, color=INK)
-    axis.set(xlim=(0, 1.3 * values.max()), xticks=[])
+        axis.text(value + 0.02 * values.max(), row, f"{value:.0%}", va="center", size=TEXT, color=INK)
+    axis.set(xlim=(0, (1 + 0.8 / place[2]) * values.max()), xticks=[])
     axis.invert_yaxis()
     axis.spines[["top", "right", "bottom"]].set_visible(False)
     axis.tick_params(length=0)
@@ -97,7 +97,7 @@ def averaging() -> Canvas:
     canvas.text(4.42, top - 2.5 * cell, "@", 30)
     canvas.matrix(5.2, top, cell, x, diverging())
     canvas.text(8.2, top - 2.5 * cell, "=", 30)
-    canvas.matrix(8.65, top, cell, wei @ x, diverging(reach=0.6))
+    canvas.matrix(8.65, top, cell, wei @ x, diverging())
     for i, character in enumerate(text):
         for left in (0.43, 4.97):
             canvas.text(left, top - (i + 0.5) * cell, character, BIG, **MONO)

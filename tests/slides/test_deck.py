@@ -14,7 +14,7 @@ from jinja2 import Environment, nodes
 from PIL import Image
 
 from common.records import recorded_runs
-from slides import pictures, pptx
+from slides import build, pictures, pptx
 from slides.build import ARTICLE, What, outputs
 from slides.deck import DECK, slides
 from slides.map import NOTHING, table
@@ -227,6 +227,19 @@ def test_the_pdf_has_a_page_a_slide_with_its_title_and_figures():
 
 def test_what_is_committed_is_small():
     assert all((FOLDER / name).stat().st_size < 4 << 20 for name in ("deck.pdf", "deck.pptx", "deck.md"))
+
+
+def test_a_missing_tool_is_named_in_one_sentence_and_the_pptx_is_made_without_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "DECK", tmp_path / "deck.md")
+    with pytest.raises(SourceError, match=r"^Marp is missing .* install Node\.js and npm, then run `make docs`\.$"):
+        build.draw_deck()
+    assert (tmp_path / "deck.pptx").stat().st_size > 100_000
+    (tmp_path / "node_modules" / ".bin").mkdir(parents=True)
+    (tmp_path / "node_modules" / ".bin" / "marp").touch()
+    monkeypatch.delenv("CHROME_PATH", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SourceError, match=r"^A browser is missing .* install Chromium, or set CHROME_PATH to one\.$"):
+        build.draw_deck()
 
 
 MEASURE = """<script>addEventListener("load", () => document.fonts.ready.then(() => {
