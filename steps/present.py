@@ -199,7 +199,7 @@ class Presenter:
             self.says = f"step {number:02d} has no checkpoint here: press l on another page"
             return
         self.draw(f"reading the checkpoint of step {number:02d} …")
-        text, title = "", f"step {number:02d} writes"
+        text, title, self.says = "", f"step {number:02d} writes", "any key stops it"
         try:
             for character in writing(number):
                 if not self.draw(passage(text + character, title)):
@@ -209,7 +209,9 @@ class Presenter:
                     break
         except ValueError as error:  # a damaged checkpoint
             text = str(error)
+        self.says = "any key: back to the page"
         self.wait(passage(text, title))
+        self.says = ""
 
     def train(self) -> None:
         """Train the page's step in a process of its own, once the presenter has agreed."""

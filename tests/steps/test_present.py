@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 TEXT = DECK.read_text(encoding="utf-8")
 PRESENT = ("-m", "steps", "present")
 RIGHT, LEFT, PAGE_DOWN, PAGE_UP = b"\x1b[C", b"\x1b[D", b"\x1b[6~", b"\x1b[5~"
+NO_FRAME = r"(?s)\A(?!.*╭─ (keys|step)).* planned "
 HOME, END, CTRL_C = b"\x1b[H", b"\x1b[F", b"\x03"
 COLOUR = re.compile(rb"\x1b\[(?:\d+;)*(?:3\d|4\d|9\d|10[0-7])(?:;\d+)*m")
 SAY_WHETHER_TORCH = (
@@ -98,13 +99,17 @@ class Terminal:
         self.listen(0.02)
         return self.text
 
-    def press(self, keys: bytes, place: str = "") -> str:
-        """Type, and wait: for a place such as "3/18" where it is known, else for what comes of it."""
+    def press(self, keys: bytes, wanted: str = "") -> str:
+        """Type, and wait for what should come of it. Returns the screen."""
         os.write(self.master, keys)
-        if place:
-            return self.until(rf"(?m)^ +{re.escape(place)} [^\n]*\Z")
-        self.listen(0.15)
-        return self.text
+        return self.until(wanted)
+
+    def at(self, keys: bytes) -> str:
+        """Type, and return the place that one is at when all of it has been read: the help opens and closes last."""
+        self.press(keys + b"?", "╭─ keys")
+        place = self.place
+        self.press(b"x", NO_FRAME)
+        return place
 
     def end(self) -> int:
         """Wait for the program to end. Returns its exit code."""
@@ -191,7 +196,7 @@ def test_at_100_by_30_every_page_is_whole(walked):
 @pytest.mark.parametrize(("size", "keys"), [((80, 24), b"n"), ((100, 30), b""), ((160, 45), b"n")])
 def test_no_word_and_no_line_of_code_is_lost_at_any_size(size, keys):
     with started(*PRESENT, size=size) as terminal:
-        terminal.press(keys or b"r")
+        terminal.press(keys, "notes ·" if keys else "planned")
         shown = walk(terminal)
     for tokens, screens, notes in zip(SLIDES, shown.values(), NOTES, strict=True):
         lines = [line for screen in screens for line in screen.splitlines()]
@@ -218,7 +223,7 @@ def test_every_picture_has_a_drawing_and_keeps_its_words(walked):
 def test_one_step_alone_shows_its_own_pages():
     with started("-m", "steps.05_multihead", "--present") as terminal:
         assert terminal.text.startswith("  05 · Multi-head attention")
-        assert "05 · Multi-head attention" in terminal.press(END, "2/2")
+        assert terminal.at(END) == "2/2" and terminal.text.startswith("  05 · Multi-head attention")
         terminal.press(b"q")
         assert terminal.end() == 0
 
@@ -235,44 +240,49 @@ def test_every_step_has_pages_and_the_option():
 def test_every_key_does_what_the_help_says():
     with started(*PRESENT) as terminal:
         for key in (b" ", RIGHT, PAGE_DOWN, b"\x1bOC", b"\x1b[B", b"\r"):
-            terminal.press(HOME, f"1/{N}")
-            terminal.press(key, f"2/{N}")
+            assert terminal.at(HOME + key) == f"2/{N}", key
         for key in (LEFT, PAGE_UP, b"\x1bOD", b"\x1b[A", b"\x7f"):
-            terminal.press(b"3\r", f"3/{N}")
-            terminal.press(key, f"2/{N}")
-        terminal.press(END, f"{N}/{N}")
-        terminal.press(RIGHT, f"{N}/{N}")
-        terminal.press(HOME, f"1/{N}")
-        terminal.press(LEFT, f"1/{N}")
-        terminal.press(b"12\r", f"12/{N}")
-        terminal.press(b"7g", f"7/{N}")
-        terminal.press(b"19\x7f\x7f4\r", f"4/{N}")
-        assert f"there is no page 99: choose 1 to {N}" in terminal.press(b"99\r")
-        terminal.press(b"x", f"4/{N}")
-        assert "type the number of a page" in terminal.press(b"g")
-        assert "page 1▏" in terminal.press(b"1")
-        terminal.press(b"x", f"4/{N}")
-        terminal.press(b"\x1b", f"4/{N}")
+            assert terminal.at(b"3\r" + key) == f"2/{N}", key
+        for end, home in ((END, HOME), (b"\x1bOF", b"\x1bOH"), (b"\x1b[4~", b"\x1b[1~"), (b"\x1b[8~", b"\x1b[7~")):
+            assert terminal.at(end) == terminal.at(RIGHT) == f"{N}/{N}"
+            assert terminal.at(home) == terminal.at(LEFT) == f"1/{N}"
+        assert terminal.at(b"12\r") == f"12/{N}" and terminal.at(b"7g") == f"7/{N}"
+        assert terminal.at(b"19\x7f\x7f4\r") == f"4/{N}" and terminal.at(b"9x" + RIGHT) == f"5/{N}"
+        terminal.press(b"99\r", f"there is no page 99: choose 1 to {N}")
+        terminal.press(b"g", "type the number of a page")
+        terminal.press(b"4", "page 4▏Enter")
+        assert terminal.at(b"\r") == f"4/{N}"
+        assert terminal.at(b"\x1b") == terminal.at(b"\x1a") == f"4/{N}"  # Ctrl-Z would leave a shell on the page
         os.write(terminal.master, b"\x1b[")  # an arrow key in two pieces, as a slow line delivers it
         time.sleep(0.02)
-        terminal.press(b"C", f"5/{N}")
-        terminal.press(RIGHT * 3, f"8/{N}")
+        assert terminal.at(b"C") == f"5/{N}"
+        assert terminal.at(RIGHT * 3) == f"8/{N}"
+        told = terminal.press(b"?", "╭─ keys")
         for key in ("space", "PgDn", "PgUp", "Home", "End", "Enter", " n ", " l ", " t ", " r ", "Ctrl-C"):
-            assert key in terminal.press(b"?"), key
-            terminal.press(b"x", f"8/{N}")
+            assert key in told, key
+        terminal.press(b"q", NO_FRAME)
         terminal.press(b"q")
         assert terminal.end() == 0
+
+
+def test_a_page_in_parts_is_gone_through_part_by_part_and_back_again():
+    with started(*PRESENT, size=(80, 24)) as terminal:
+        terminal.press(b"n", "notes ·")
+        forth = [terminal.at(b"")] + [terminal.at(b" ") for _ in range(6)]
+        back = [terminal.at(LEFT) for _ in range(6)]
+        assert forth[0] == f"1/{N} · part 1/2" and len(set(forth)) == 7
+        assert back == forth[-2::-1]
 
 
 def test_notes_come_on_demand_and_stay_until_they_are_sent_away():
     with started(*PRESENT) as terminal:
         assert "notes" not in terminal.text
         for number in (1, 2, 3):
-            shown = terminal.press(b"n" if number == 1 else f"{number}\r".encode())
-            assert f"notes · {clock(TIMES[number - 1])}" in shown
+            keys = b"n" if number == 1 else f"{number}\r".encode()
+            shown = terminal.press(keys, rf"(?s)notes · {clock(TIMES[number - 1])}.* {number}/{N}\b")
             told = " ".join(re.sub("[│╭╮╰╯─]", " ", shown).split())
             assert NOTES[number - 1].strip() in told
-        assert "notes" not in terminal.press(b"n")
+        assert terminal.at(b"n") == f"3/{N}" and "notes" not in terminal.text
 
 
 def test_the_footer_plans_with_the_times_of_the_notes(walked):
@@ -284,7 +294,7 @@ def test_the_footer_plans_with_the_times_of_the_notes(walked):
 def test_the_clock_runs_starts_again_and_tells_when_one_is_late():
     with started(*PRESENT) as terminal:
         terminal.until(r"\n +1/\d+ +0:02 · planned")
-        assert " 0:00 · planned" in terminal.press(b"r")
+        terminal.press(b"r", " 0:00 · planned")
     presenter = Presenter(pages_of(TEXT), make_console(width=100))
     presenter.began -= TIMES[0] + 65
     with presenter.console.capture() as captured:
@@ -319,8 +329,7 @@ def test_the_terminal_is_left_as_it_was_found(how, code):
         assert terminal.screen.cursor.hidden and b"\x1b[?1049h" in terminal.raw
         assert termios.tcgetattr(terminal.slave) != terminal.before
         if how.endswith("writes"):
-            terminal.press(b"2\rl")
-            terminal.until(r"step 01 writes[^╯]*\w")
+            terminal.press(b"2\rl", r"step 01 writes[^╯]*\w")
         if how == "SIGTERM":
             terminal.process.send_signal(signal.SIGTERM)
         else:
@@ -333,7 +342,7 @@ def test_the_terminal_is_left_as_it_was_found(how, code):
 
 def test_a_window_that_changes_its_size_is_filled_again():
     with started(*PRESENT) as terminal:
-        terminal.press(b"3\r", f"3/{N}")
+        assert terminal.at(b"3\r") == f"3/{N}"
         terminal.resize(140, 40)
         wide = terminal.until(rf"\n +3/{N}[^\n]*\Z")
         assert len(wide.splitlines()) == 40 and "def forward(" in wide
@@ -348,11 +357,8 @@ def test_a_window_that_changes_its_size_is_filled_again():
 def test_no_color_means_none_and_without_it_there_is_some():
     with started(*PRESENT) as colourful, started(*PRESENT, NO_COLOR="1") as bare:
         for terminal in (colourful, bare):
-            terminal.press(b"3\r", f"3/{N}")
-            terminal.press(b"n")
-            terminal.press(b"?")
-            terminal.press(b"x")
-            terminal.press(HOME, f"1/{N}")
+            terminal.press(b"3\rn", "╭─ notes")
+            assert terminal.at(HOME + b"n") == f"1/{N}"
         assert COLOUR.search(colourful.raw)
         assert not COLOUR.search(bare.raw), COLOUR.search(bare.raw)
         assert bare.text.splitlines()[:-1] == colourful.text.splitlines()[:-1]
@@ -413,14 +419,13 @@ def test_a_page_turns_without_torch_and_the_checkpoint_writes_on_a_key():
         terminal.press(b"q")
         assert terminal.end() == 0 and "torch is False" in terminal.raw.decode()
     with started("-c", SAY_WHETHER_TORCH) as terminal:
-        terminal.press(f"{[page.step for page in pages_of(TEXT)].index(5) + 1}\r".encode())
-        terminal.press(b"l")
-        terminal.until(r"step 05 writes[^╯]{300}")
-        stopped = terminal.press(b"x")
+        number = [page.step for page in pages_of(TEXT)].index(5) + 1
+        terminal.press(f"{number}\rl".encode(), r"step 05 writes[^╯]{150}")
+        stopped = terminal.press(b"x", "any key: back to the page")
         terminal.listen(0.5)
         frame = re.search(r"╭─ step 05 writes(.*?)╰", terminal.text, re.DOTALL).group(1)
         assert frame in stopped  # it writes no more
-        assert "05 · Multi-head attention" in terminal.press(b"x") and "step 05 writes" not in terminal.text
+        assert terminal.at(b"x") == f"{number}/{N}"
         terminal.press(b"q")
         assert terminal.end() == 0 and "torch is True" in terminal.raw.decode()
     written = " ".join(re.sub("[│─╮]", " ", frame).split())
@@ -431,7 +436,7 @@ def test_a_page_turns_without_torch_and_the_checkpoint_writes_on_a_key():
     tokenizer = CharTokenizer(saved.about["alphabet"])
     prompt = torch.from_numpy(tokenizer.encode(run["sample"]["prompt"]))[None]
     dice = torch.Generator().manual_seed(run["seed"])
-    text = tokenizer.decode(model.generate(prompt, 2000, run["sample"]["temperature"], None, dice)[0].tolist())
+    text = tokenizer.decode(model.generate(prompt, 400, run["sample"]["temperature"], None, dice)[0].tolist())
     assert len(written) > 30 and " ".join(text.split()).startswith(written)
 
 
@@ -445,35 +450,25 @@ present.present()
 
 def test_a_full_screen_ends_the_writing_and_nothing_scrolls_away():
     with started("-c", IN_A_HURRY, size=(80, 24)) as terminal:
-        terminal.press(b"2\rnl")
-        terminal.until(r"step 01 writes")
-        while True:
-            before = terminal.text
-            terminal.listen(0.6)
-            if terminal.text.splitlines()[:-1] == before.splitlines()[:-1]:
-                break
-        lines = terminal.text.splitlines()
+        lines = terminal.press(b"2\rnl", "any key: back to the page").splitlines()
         bottom = next(place for place, line in enumerate(lines) if "╭─ notes" in line)
         assert lines[2].strip().startswith("╭─ step 01 writes") and lines[bottom - 1].strip().startswith("╰")
 
 
 def test_where_there_is_no_checkpoint_the_footer_says_so():
     with started("-m", "steps.08_textbook_synthesis", "--present") as terminal:
-        assert "step 08 has no checkpoint here" in terminal.press(b"l")
-        assert "planned" in terminal.press(b"x")
+        terminal.press(b"l", "step 08 has no checkpoint here: press l on another page")
+        assert terminal.at(b"l") == "1/2"
 
 
 def test_nothing_is_trained_unless_asked_and_ctrl_c_stops_the_training_alone(tmp_path):
     with started("-m", "steps.08_textbook_synthesis", "--present", cwd=tmp_path) as terminal:
-        assert "python -m steps.08_textbook_synthesis --preset quick" in terminal.press(b"t")
-        terminal.press(b"n", "1/2")
-        assert not list(tmp_path.iterdir()) and "notes" not in terminal.text
-        terminal.press(b"ty")
-        terminal.until("Asking, running, filtering")
+        terminal.press(b"t", "python -m steps.08_textbook_synthesis --preset quick")
+        assert terminal.at(b"n") == "1/2" and "notes" not in terminal.text and not list(tmp_path.iterdir())
+        terminal.press(b"ty", "Asking, running, filtering")
         assert is_restored(terminal)
-        terminal.press(CTRL_C)
-        terminal.until("any key: back to the page")
-        terminal.press(b"x", "1/2")
+        terminal.press(CTRL_C, "any key: back to the page")
+        terminal.press(b"x", NO_FRAME)
         assert terminal.screen.cursor.hidden and "08 · " in terminal.text
         terminal.press(CTRL_C)
         assert terminal.end() == 130 and is_restored(terminal)
