@@ -25,6 +25,7 @@ readme: .venv/base
 docs: .venv/docs
 	command -v npm >/dev/null && npm install --prefix slides --no-package-lock --no-audit --no-fund --silent || true
 	$(BIN)/python -m slides.pictures
+	$(BIN)/python -m slides.equations
 	$(BIN)/python -m slides.build
 
 planted: .venv/test

@@ -116,7 +116,7 @@ def _run(paragraph: Any, text: str, size: float, color: str) -> Any:
 
 def _code(page: Any, code: str, place: Place) -> None:
     """Code as one text box, a run for every token, coloured as in the theme."""
-    from pptx.enum.text import MSO_ANCHOR, PP_ALIGN
+    from pptx.enum.text import MSO_ANCHOR, MSO_AUTO_SIZE, PP_ALIGN
     from pygments.lexers import PythonLexer
     from pygments.token import Comment, Keyword, Name, Number, Operator, String
 
@@ -128,8 +128,8 @@ def _code(page: Any, code: str, place: Place) -> None:
     shape = _filled(page, place, SOFT)
     _filled(page, (left, top, 7, height), ACCENT)
     frame = shape.text_frame
-    frame.word_wrap, frame.vertical_anchor = False, MSO_ANCHOR.MIDDLE
-    frame.margin_left = _px(30)
+    frame.word_wrap, frame.auto_size, frame.vertical_anchor = True, MSO_AUTO_SIZE.NONE, MSO_ANCHOR.MIDDLE
+    frame.margin_left, frame.margin_right = _px(30), 0
     frame.margin_top = frame.margin_bottom = 0
     paragraph = frame.paragraphs[0]
     for kind, text in PythonLexer(stripnl=False, ensurenl=False).get_tokens(code):
