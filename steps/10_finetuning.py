@@ -20,7 +20,18 @@ import torch.nn as nn
 from jaxtyping import Float
 from torch import Tensor
 
+from textbooks.study import Arm
+
 NAME = Path(__file__).stem
+ARMS = (  # the GPTs of step 09, and one that read nothing, all of their weights trained on
+    Arm("0+X", "exercises alone", "exercises", tuned=True, samples=True),
+    Arm("A+X", "raw code, then exercises", "exercises", "A", tuned=True),
+    Arm("B+X", "filtered code, then exercises", "exercises", "B", tuned=True),
+    Arm("C+X", "textbooks, then exercises", "exercises", "C", tuned=True, samples=True),
+    Arm("C-+X", "permuted textbooks, then exercises", "exercises", "C-", tuned=True),
+    Arm("C+X-", "textbooks, then permuted exercises", "exercises permuted", "C", tuned=True),
+    Arm("C+T", "textbooks, then more textbook", "pages", "C", tuned=True),
+)
 
 
 class LoRA(nn.Module):
@@ -72,3 +83,9 @@ def merge(model: nn.Module) -> nn.Module:
             if isinstance(child, LoRA):
                 setattr(parent, name, child.merged())
     return model
+
+
+if __name__ == "__main__":
+    from steps.case_study import main
+
+    main(10)

@@ -54,14 +54,19 @@ def sample_block() -> str:
 
 
 def tests_block() -> str:
-    tests = json.loads((ARTIFACTS / "tests" / "report.json").read_text(encoding="utf-8"))
+    tests, planted = (
+        json.loads((ARTIFACTS / "tests" / f"{name}.json").read_text(encoding="utf-8")) for name in ("report", "planted")
+    )
     rows = [
         ("tests passed", f"{tests['passed']:,}"),
         ("of these, properties (Hypothesis draws sizes, seeds, texts)", f"{tests['properties']:,}"),
         ("examples drawn for them", f"{tests['examples']:,}"),
         ("comparisons with an independent oracle", f"{tests['oracles']:,}"),
         ("gradient checks", f"{tests['gradient_checks']:,}"),
-        ("seconds, two cores", f"{tests['seconds']:.0f}"),
+        ("seconds for the whole suite, two cores", f"{tests['seconds']:.0f}"),
+        ("bugs planted, one at a time", f"{planted['bugs']:,}"),
+        ("of these, caught by every test that is named with them", f"{planted['caught']:,}"),
+        ("seconds for planting all of them, two cores", f"{planted['seconds']:.0f}"),
     ]
     return "\n".join(["| what | figure |", "|---|--:|", *(f"| {name} | {figure} |" for name, figure in rows)])
 

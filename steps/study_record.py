@@ -24,7 +24,7 @@ DEVIATIONS = (
      "a solution that was run is known to be right"),
     ("optimizer", "AdamW", "Muon and AdamW", "reaches the same loss in fewer steps at this size"),
     ("finetuning loss", "every token", "the completion's tokens", "the docstring is given at the examination"),
-    ("model", "rotary positions, parallel attention and MLP", "GPT-2's shape (step 07)", "the model this project built"),
+    ("model", "rotary positions, parallel attention and MLP", "GPT-2's shape (step 07)", "this project built it"),
     ("examination", "HumanEval", "six strata of problems, HumanEval beside them", "so small a model solves no "
      "HumanEval problem, and strata tell what it learned"),
     ("controls", "none", "equal tokens, permuted code, random subset, copying", "to tell quality from domain and form"),
@@ -73,9 +73,8 @@ def deviations(run: Mapping[str, Any]) -> list[dict[str, str]]:
         "pages": run["arms"]["C+T"]["characters"],
         "exercises": run["arms"]["C+X"]["characters"],
     }
-    return [
-        {"what": what, "paper": paper, "ours": ours.format(**sizes), "why": why} for what, paper, ours, why in DEVIATIONS
-    ]
+    names = ("what", "paper", "ours", "why")
+    return [dict(zip(names, (cell.format(**sizes) for cell in row), strict=True)) for row in DEVIATIONS]
 
 
 def markdown(run: Mapping[str, Any]) -> str:
@@ -84,8 +83,8 @@ def markdown(run: Mapping[str, Any]) -> str:
     lines = [
         f"# {run['step_name'][:2]} · The case study: does data quality beat quantity?",
         "",
-        f"`{run['command']}` · {len(run['seeds'])} seeds · {run['parameters']:,} parameters · {run['wall_seconds']:,.0f} s "
-        f"on {on['cores']} cores of {on['cpu']}, torch {on['torch']}.",
+        f"`{run['command']}` · {len(run['seeds'])} seeds · {run['parameters']:,} parameters · "
+        f"{run['wall_seconds']:,.0f} s on {on['cores']} cores of {on['cpu']}, torch {on['torch']}.",
         "",
         "![Problems solved by training data](ladder.png)",
         "",
@@ -128,7 +127,8 @@ def _decontamination(run: Mapping[str, Any]) -> list[str]:
     if not run.get("decontamination"):
         return []
     lines = ["", "## Without the exercises that resemble the examination", ""]
-    lines += ["| similarity below | exercises left | with a similar one: before → after | without |", "|---|---|---|---|"]
+    lines += ["| similarity below | exercises left | with a similar one: before → after | without |"]
+    lines += ["|---|---|---|---|"]
     for row in run["decontamination"]:
         told = []
         for part in ("similar", "not_similar"):

@@ -53,7 +53,7 @@ def _walk_live(
     corpus = read_corpus(book.path)
     config = _config(step, recipe, len(corpus.tokenizer))
     require_length(corpus, config.block_size)
-    corpus.tokenizer.encode(options.prompt)  # an unknown character should be told before training, not after
+    options = replace(options, prompt=_prompt(options, corpus.tokenizer))
     torch.manual_seed(options.seed)
     model = step.Model(config).to(runtime.device)
     show_facts(
@@ -143,7 +143,7 @@ def _walk_saved(console: Console, story: Story, step: Any, options: Options, run
     show_trace(console, model, whole=options.trace)
     if options.trace:
         return 0
-    _show_sample(console, model, tokenizer, options)
+    _show_sample(console, model, tokenizer, replace(options, prompt=_prompt(options, tokenizer)))
     _export(console, model, tokenizer, options.export_hf)
     draw(console, options.plot, story, model, tokenizer, curve)
     show_ladder(console, story)
@@ -165,10 +165,20 @@ def _export(console: Console, model: nn.Module, tokenizer: CharTokenizer, folder
         console.print(f"transformers.AutoModelForCausalLM.from_pretrained({str(folder)!r}) opens it", style="dim")
 
 
+def _prompt(options: Options, tokenizer: CharTokenizer) -> str:
+    """What was asked for, or a line end, or in a text that has none its first character.
+
+    Raises ValueError for characters that the model does not know: better before training than after.
+    """
+    prompt = options.prompt or ("\n" if "\n" in tokenizer.alphabet else tokenizer.alphabet[0])
+    tokenizer.encode(prompt)
+    return prompt
+
+
 def _show_sample(console: Console, model: nn.Module, tokenizer: CharTokenizer, options: Options) -> str:
     """Let the model write `--sample` characters after the prompt."""
     device = next(model.parameters()).device
-    idx = torch.from_numpy(tokenizer.encode(options.prompt or "\n"))[None].to(device)
+    idx = torch.from_numpy(tokenizer.encode(options.prompt))[None].to(device)
     generator = torch.Generator(device).manual_seed(options.seed)
     heading(console, "What it writes")
     model.eval()

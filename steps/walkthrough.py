@@ -48,7 +48,7 @@ class Options:
     from_hf: Path | None
     export_hf: Path | None
     plot: Path | None
-    prompt: str
+    prompt: str | None
     sample: int
     temperature: float
     top_k: int | None
@@ -82,9 +82,7 @@ def main(number: int, arguments: list[str] | None = None, console: "Console | No
         n_layer: Annotated[int | None, Sizes(help="blocks in the stack", min=1)] = None,
         dropout: Annotated[float | None, Sizes(help="share of activations zeroed", min=0.0, max=0.99)] = None,
         sample: Annotated[int, Sampling(help="characters to write", min=0)] = 400,
-        prompt: Annotated[
-            str, Sampling(help="what the text begins with  [default: a line end]", show_default=False)
-        ] = "\n",
+        prompt: Annotated[str | None, Sampling(help="what the text begins with", show_default="a line end")] = None,
         temperature: Annotated[float, Sampling(help="0 takes the likeliest, 1 follows the model", min=0.0)] = 0.8,
         top_k: Annotated[int | None, Sampling(help="draw from the k likeliest only", min=1)] = None,
         trace: Annotated[bool, Inside("--trace", help="show the traced forward pass, every layer, and stop")] = False,

@@ -127,7 +127,8 @@ def finetune(
 ) -> Finetuned:
     """Train in place whatever of the model requires a gradient: all of it, peft's adapters, or LoRA by hand.
 
-    Of the recipe, `batch_size` counts exercises; `model`, `dtype` and `compile` are for whoever makes the model. Every
+    Of the recipe, `batch_size` counts exercises and `dtype` is that of autocast; `model` and `compile` are for whoever
+    makes the model. Every
     step is a function of (seed, step). Exercises that do not fit the model's window are left out and counted.
 
     Raises ValueError if none fits or the tokenizer cannot end a text, Diverged before an update by no number.
@@ -143,6 +144,7 @@ def finetune(
     optimizers = make_optimizers(
         model, recipe.optimizer, recipe.learning_rate, recipe.muon_learning_rate, recipe.weight_decay
     )
+    dtype = getattr(torch, recipe.dtype)
     model.train()
     for step in range(recipe.steps):
         torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))  # dropout
@@ -150,7 +152,8 @@ def finetune(
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = group["initial_lr"] * share
         batch = collate([fitting[i] for i in pick(lengths, recipe.batch_size, seed, step)], tokenizer.pad_token_id)
-        loss = completion_loss(model, {name: tensor.to(model.device) for name, tensor in batch.items()})
+        with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            loss = completion_loss(model, {name: tensor.to(model.device) for name, tensor in batch.items()})
         loss.backward()
         grad_norm = float(nn.utils.clip_grad_norm_(trained, recipe.grad_clip))
         if not (math.isfinite(loss.item()) and math.isfinite(grad_norm)):

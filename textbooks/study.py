@@ -72,6 +72,7 @@ class Plan:
     vocab_size: int = 2_048
     block_size: int = 256
     batch_size: int = 16
+    rows: int = 8  # exercises in a finetuning step
     n_embd: int = 128
     n_head: int = 4
     n_layer: int = 4
@@ -184,7 +185,8 @@ class Chain:
             model, recipe.optimizer, recipe.learning_rate, recipe.muon_learning_rate, recipe.weight_decay
         )
         losses = []
-        for done in train(model, optimizers, tokens, recipe, seed=self.seed, device=torch.device("cpu")):
+        how = {"device": torch.device("cpu"), "dtype": getattr(torch, recipe.dtype)}
+        for done in train(model, optimizers, tokens, recipe, seed=self.seed, **how):
             losses.append(done.loss)
             self.report(1)
         save_hf(model, self.folder / arm.name / "model", self.material.tokenizer)
@@ -192,7 +194,7 @@ class Chain:
             "texts": len(texts),
             "characters": sum(map(len, texts)),
             "tokens": len(tokens),
-            "tokens_seen": recipe.steps * plan.batch_size * plan.block_size,
+            "tokens_seen": recipe.steps * recipe.batch_size * plan.block_size,
             "parameters": sum(p.numel() for p in model.parameters()),
             "curve": _thinned(losses),
         }
@@ -235,9 +237,13 @@ class Chain:
         from common.training import Recipe
 
         steps, plan = steps_of(arm, self.plan), self.plan
+        size = plan.batch_size
+        if arm.tuned:  # an exercise is about half a block long: either way a step reads as many tokens
+            size = plan.rows if arm.data.startswith("exercises") else plan.rows // 2
         return Recipe(
-            steps, plan.batch_size, plan.learning_rate, optimizer="muon", warmup_steps=steps // 20, final_share=0.0
-        )
+            steps, size, plan.learning_rate, optimizer="muon", warmup_steps=steps // 20, final_share=0.0,
+            dtype=plan.dtype,
+        )  # fmt: skip
 
     def _examine(self, arm: Arm, coder: Coder) -> dict[str, Any]:
         problems = self.material.problems

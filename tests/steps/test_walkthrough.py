@@ -142,10 +142,10 @@ def test_a_text_that_cannot_be_used_says_why(content, sentence, tmp_path, capsys
     assert code == 2 and sentence in err.replace("5000", "5,000") and "Traceback" not in err
 
 
-def test_a_text_of_one_character_still_trains(tmp_path, capsys):
+def test_a_text_of_one_character_and_no_line_end_still_trains(tmp_path, capsys):
     file = tmp_path / "text.txt"
     file.write_text("a" * 5_000)
-    code, out, _ = run(capsys, 7, "--text", file, *TINY, "--prompt", "a", "--out", tmp_path / "run")
+    code, out, _ = run(capsys, 7, "--text", file, *TINY, "--out", tmp_path / "run")
     assert code == 0 and "0.0000 nats" in out
 
 

@@ -1,0 +1,145 @@
+"""The study: what an arm is trained on, that it goes on where it stopped, and that it comes out the same again."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from steps import load
+from steps.case_study import PLANS, make_model
+from textbooks import exam, raw_code, report, study
+from textbooks.educational_value import read_labels
+from textbooks.records import END_OF_TEXT, Exercise, Section, to_row, write_jsonl
+from textbooks.similarity import most_similar
+
+PLAN = replace(
+    PLANS["quick"], exercises=60, sections=10, problems=3, steps=3, finetuning_steps=3, seeds=(1,), n_layer=1,
+    n_embd=32, block_size=192, batch_size=2, rows=2, vocab_size=400, samples=2,
+)  # fmt: skip
+ARMS = (*load(9).ARMS, *load(10).ARMS)
+SOME = tuple(arm for arm in ARMS if arm.name in ("A", "B", "C-", "C+X", "C"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_raw_code():
+    """The labelled functions of the library and some more: enough to filter, and quickly read."""
+    labels, every = read_labels(), raw_code.chunks(raw_code.standard_library())
+    some = [chunk for number, chunk in enumerate(every) if chunk.key in labels or number % 20 == 0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(raw_code, "chunks", lambda root: some)
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, little_raw_code) -> Path:
+    """A whole study of a few steps, run once."""
+    from textbooks.pipeline import Recipe, parse, prompts_for
+    from textbooks.teachers.grammar import GrammarTeacher
+
+    teacher, records = GrammarTeacher(processes=1), []
+    teacher.answer(
+        prompts_for(Recipe(PLAN.exercises, PLAN.sections), teacher), frozenset(), lambda rows: records.extend(rows)
+    )
+    parsed = [parse(prompt, answer.text, teacher, answer.spec) for prompt, answer in records if answer.spec]
+    folder = tmp_path_factory.mktemp("study")
+    exercises, sections = ([r for r in parsed if isinstance(r, kind)] for kind in (Exercise, Section))
+    write_jsonl(folder / "data" / "exercises.jsonl", map(to_row, exercises))
+    write_jsonl(folder / "data" / "sections.jsonl", map(to_row, sections))
+    study.prepare(PLAN, folder, exercises, sections)
+    study.Chain(PLAN, 1, folder, make_model, lambda units: None).run(SOME)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chain(made) -> study.Chain:
+    return study.Chain(PLAN, 1, made, make_model, lambda units: None)
+
+
+def result(folder: Path, arm: str) -> dict:
+    return json.loads((folder / "seed-1" / arm / "result.json").read_text(encoding="utf-8"))
+
+
+def test_every_arm_starts_from_one_that_comes_before_it():
+    names = [arm.name for arm in ARMS]
+    for place, arm in enumerate(ARMS):
+        assert not arm.start or arm.start in names[:place]
+    assert len(set(names)) == len(names)
+
+
+def test_arms_that_are_compared_read_as_many_tokens():
+    steps = {arm.name: study.steps_of(arm, PLANS["laptop"]) for arm in ARMS}
+    assert len({steps[name] for name in ("A", "B", "Br", "C", "C-")}) == 1
+    assert steps["A3"] == 3 * steps["A"]
+    assert len({steps[arm.name] for arm in ARMS if arm.tuned}) == 1
+
+
+def test_a_finished_arm_is_not_trained_again(made, chain, monkeypatch):
+    monkeypatch.setattr(study.Chain, "_run", lambda self, arm: pytest.fail(f"{arm.name} was run again"))
+    chain.run(SOME)
+
+
+def test_an_arm_run_again_gives_the_same_answers_problem_by_problem(made, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(made, again)
+    shutil.rmtree(again / "seed-1" / "C+X")
+    study.Chain(PLAN, 1, again, make_model, lambda units: None).run(SOME)
+    first, second = (result(folder, "C+X") for folder in (made, again))
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+    answers = [(folder / "seed-1" / "C+X" / "answers.jsonl").read_bytes() for folder in (made, again)]
+    assert answers[0] == answers[1]
+
+
+def test_finetuning_begins_with_the_weights_of_its_start(made, chain):
+    from safetensors.torch import load_file
+
+    base = load_file(made / "seed-1" / "C" / "model" / "model.safetensors")
+    tuned = next(arm for arm in ARMS if arm.name == "C+X")
+    begun = chain._begin(tuned)
+    assert (begun.wte.weight == base["transformer.wte.weight"]).all()
+    fresh = chain._begin(replace(tuned, start=""))
+    assert not (fresh.wte.weight == begun.wte.weight).all()
+
+
+def test_the_random_subset_is_as_large_as_the_filtered_one(chain):
+    sizes = {name: sum(map(len, chain.texts(name))) for name in ("raw", "filtered", "random")}
+    assert abs(sizes["random"] - sizes["filtered"]) < 0.02 * sizes["filtered"]
+    assert 0.9 * PLAN.kept < sizes["filtered"] / sizes["raw"] <= PLAN.kept
+    assert set(chain.texts("filtered")) < set(chain.texts("raw")) > set(chain.texts("random"))
+
+
+def test_the_permuted_arm_reads_the_same_filtered_code_and_as_many_pages(chain):
+    right, wrong = chain.texts("textbook"), chain.texts("textbook permuted")
+    pages = len(chain.material.sections)
+    assert len(right) == len(wrong) and right[:-pages] == wrong[:-pages] == chain.texts("filtered")
+    assert right[-pages:] != wrong[-pages:]
+
+
+def test_pruning_leaves_out_just_what_is_similar_to_the_examination(chain):
+    (arm,) = study.pruned([0.8])
+    left = chain._exercises(arm)
+    assert 0 < len(left) <= len(chain.material.exercises)
+    solutions = [(p.exercise.entry_point, p.exercise.solution) for p in chain.material.problems]
+    assert most_similar([(e.entry_point, e.solution) for e in left], solutions).max() < 0.8
+
+
+def test_the_tokenizer_of_a_saved_model_begins_every_prompt_with_end_of_text(made):
+    coder = study.open_coder(made / "seed-1" / "C" / "model")
+    ids = coder.tokenizer("def f(x):").input_ids
+    assert coder.tokenizer.convert_ids_to_tokens(ids)[0] == END_OF_TEXT
+    assert coder.tokenizer.decode(ids, skip_special_tokens=True) == "def f(x):"
+
+
+def test_a_folder_of_another_study_is_refused(made):
+    with pytest.raises(ValueError, match="another --out"):
+        study.prepare(replace(PLAN, steps=4), made, [], [])
+
+
+def test_a_result_holds_one_outcome_for_each_problem(made):
+    problems = exam.load(made / "exam.jsonl")
+    found = result(made, "C")
+    assert len(found["passed"]) == len(found["parses"]) == len(found["chosen"]) == len(problems)
+    figures = report.arm_figures(problems, [found])
+    assert figures["scores"]["all"]["problems"] == len(problems) == 3 * 5 + 50
+    assert figures["epochs"] == found["tokens_seen"] / found["tokens"]
