@@ -56,7 +56,7 @@ def test_a_step_shows_its_idea_a_picture_its_code_its_shapes_and_what_came_of_it
     assert sum(bool(slide.lead) for slide in group) == 1
     assert any(slide.pictures for slide in group)
     (code,) = [slide for slide in group if slide.code]
-    assert code.points[0].startswith("**flows** ") and "→" in code.points[0]
+    assert re.match(r"\*\*flows\*\* .*(→|\(\w, \w\))", code.points[0])
     assert re.search(r"\d.* → \*[\d.,]+( %)?\*$|\d+\.\d %$", code.points[-1])
 
 
