@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from textbooks.exam import Problem
+    from textbooks.records import Exercise
 
+REAL_PROBLEMS = 40  # of each stratum, for the pretrained model: it is a hundred times slower than ours
+HUMANEVAL = 164
 PLANS = {
     "quick": Plan(exercises=240, sections=24, problems=10, steps=20, finetuning_steps=20, samples=2, thresholds=(0.9,)),
     "laptop": Plan(
-        exercises=13_000, sections=900, problems=200, steps=320, finetuning_steps=1_600, samples=5,
-        thresholds=(0.9, 0.8),
+        exercises=13_000, sections=900, problems=200, steps=240, finetuning_steps=1_200, samples=4,
+        thresholds=(0.9,),
     ),
     "a100": Plan(
         exercises=880_000, sections=120_000, problems=1_000, steps=24_000, finetuning_steps=6_000, seeds=(1, 2, 3),
@@ -139,7 +142,8 @@ def conduct(number: int, preset: str, folder: Path, allow_weaker: bool, console:
         "answers": answers(folder / f"seed-{plan.seeds[0]}", results, problems),
     }
     if number == 10:
-        run |= further(plan, folder, problems, exercises, about, console)
+        run |= further(plan, folder, problems, exercises, about)
+        run["real_model"] = pretrained(preset, folder, problems, exercises, allow_weaker, console)
     run["wall_seconds"] = round(time.perf_counter() - began, 1)
     return run
 
@@ -184,8 +188,8 @@ def run_arms(
         study.run_chains(plan, folder, make_model, arms, on_units, seeds, allow_weaker)
 
 
-def further(plan: Plan, folder: Path, problems, exercises, about, console: "Console") -> dict[str, Any]:
-    """What only step 10 adds: hypotheses, the decontamination table, the pretrained model."""
+def further(plan: Plan, folder: Path, problems, exercises, about) -> dict[str, Any]:
+    """What step 10 adds to the arms: the hypotheses, the decontamination table, and the arms before finetuning."""
     from textbooks import report, study
     from textbooks.similarity import most_similar
 
@@ -201,6 +205,69 @@ def further(plan: Plan, folder: Path, problems, exercises, about, console: "Cons
             name: report.arm_figures(problems, found) for name, found in every.items() if not found[0]["tuned"]
         },
     }
+
+
+def pretrained(
+    preset: str, folder: Path, problems: Sequence["Problem"], exercises: Sequence["Exercise"], allow_weaker: bool,
+    console: "Console",
+) -> dict[str, Any]:  # fmt: skip
+    """SmolLM2 before and after LoRA on the exercises, and after LoRA on permuted ones. `quick` takes our own GPT of
+    arm C instead, exported to the same format: the same code, and nothing to fetch."""
+    from common.terminal import bar, heading
+    from textbooks import corpora, exam, real_model, report, statistics
+    from textbooks.completion import Coder
+
+    heading(console, "A pretrained model and LoRA")
+    plan, model = real_model.plans()[preset], None
+    if preset == "quick":
+        plan, model = replace(plan, targets=("c_attn", "c_fc", "c_proj")), folder / "seed-1" / "C" / "model"
+    asked = [p for _, part in exam.by_stratum(problems, problems) for p in part[:REAL_PROBLEMS]]
+
+    def measure(model: Any, tokenizer: Any) -> dict[str, Any]:
+        coder = Coder(model, tokenizer)
+        with bar(console, len(asked) + HUMANEVAL, 0, "examination") as progress:
+            sheets = exam.sit(coder, asked, on_done=lambda done: progress.update(done, []))
+            human = exam.humaneval(coder, allow_weaker, lambda done: progress.update(len(asked) + done, ["HumanEval"]))
+        graded = exam.grade(asked, sheets, os.cpu_count() or 1, allow_weaker)
+        passed = "".join("01"[sheet[0].passed] for sheet in graded)
+        return {"passed": passed, "humaneval": human, "answers": [sheet[0] for sheet in sheets[:: REAL_PROBLEMS // 2]]}
+
+    with bar(console, 2 * plan.recipe.steps, 0, "LoRA") as progress:
+        ahead = {"before": 0, "after": 0, "permuted": plan.recipe.steps}
+        found = real_model.study(
+            exercises, corpora.permuted(exercises, 0), measure, folder / "real", plan, model=model,
+            on_step=lambda arm, done: progress.update(ahead[arm] + done.step, [arm, f"loss {done.loss:.3f}"]),
+        )  # fmt: skip
+    outcomes = {arm: report.outcomes([one["scores"]]) for arm, one in found.items()}
+    human = {arm: report.outcomes([{"passed": one["scores"]["humaneval"]}]) for arm, one in found.items()}
+    compared = {}
+    for name, (better, worse) in {"finetuned": ("after", "before"), "paired": ("after", "permuted")}.items():
+        for what, of in (("examination", outcomes), ("humaneval", human)):
+            interval = statistics.paired_difference(of[better], of[worse], report.BOOTSTRAP_SEED)
+            compared[f"{name}, {what}"] = {**asdict(interval), "p": statistics.mcnemar(of[better], of[worse])}
+    return {
+        "model": found["before"]["model"],
+        "parameters": found["before"]["parameters"],
+        "parameters_trained": found["after"]["training"]["parameters_trained"],
+        "training": {arm: _brief(found[arm]["training"]) for arm in ("after", "permuted")},
+        "compared": compared,
+        **{
+            arm: {
+                "scores": report.scores(asked, outcomes[arm]),
+                "humaneval": report.rate(human[arm]),
+                "outcomes": one["scores"]["passed"],
+                "answers": one["scores"]["answers"],
+            }
+            for arm, one in found.items()
+        },
+    }
+
+
+def _brief(training: dict[str, Any]) -> dict[str, Any]:
+    losses = training["losses"]
+    every = max(1, len(losses) // 40)
+    means = [[i, round(sum(losses[i - every : i]) / every, 4)] for i in range(every, len(losses) + 1, every)]
+    return {**training, "losses": None, "curve": means}
 
 
 def answers(folder: Path, results: dict[str, list[dict[str, Any]]], problems: Sequence["Problem"]) -> list[dict]:

@@ -33,6 +33,7 @@ from textbooks.verify import Job, verify_many
 
 STRATA = (*DRAWN, "unconventional")
 MAX_NEW_TOKENS = 110
+HUMANEVAL_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,16 @@ def humaneval_bits_per_byte(coder: Coder) -> float:
     nats = log_likelihood(coder, [p.prompt for p in found], ["\n" + p.canonical_solution.rstrip() for p in found])
     size = sum(len(p.canonical_solution.rstrip().encode()) + 1 for p in found)
     return -float(sum(nats)) / np.log(2) / size
+
+
+def humaneval(coder: Coder, allow_weaker: bool = False, on_done: Callable[[int], None] = lambda done: None) -> str:
+    """HumanEval, greedy, 128 tokens: "1" for each problem solved and "0" for the others, in their order."""
+    from textbooks.humaneval import check_many, problems
+
+    found = problems()
+    written = complete(coder, [p.prompt for p in found], HUMANEVAL_TOKENS, on_done=on_done)
+    pairs = [(problem, texts[0]) for problem, texts in zip(found, written, strict=True)]
+    return "".join("01"[outcome.passed] for _, outcome in check_many(pairs, allow_weaker=allow_weaker))
 
 
 def copied(exercises: Sequence[Exercise], problems: Sequence[Problem]) -> list[list[str]]:

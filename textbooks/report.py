@@ -33,15 +33,19 @@ def within(problems: Sequence[Problem], strata: Sequence[str]) -> np.ndarray:
 
 def scores(problems: Sequence[Problem], passed: np.ndarray) -> dict[str, dict[str, float]]:
     """Stratum → pass@1 with its interval, for (seeds, problems) of 0 and 1; and "all"."""
-    found = {}
-    for stratum in (*exam.STRATA, "all"):
-        part = passed[:, within(problems, [stratum])]
-        interval = statistics.bootstrap_rate(part, BOOTSTRAP_SEED)
-        found[stratum] = {
-            "passed": float(part.mean(axis=0).sum()), "problems": part.shape[1],
-            "rate": interval.value, "low": interval.low, "high": interval.high,
-        }  # fmt: skip
-    return found
+    return {stratum: rate(passed[:, within(problems, [stratum])]) for stratum in (*exam.STRATA, "all")}
+
+
+def rate(passed: np.ndarray) -> dict[str, float]:
+    """How many problems were solved (a mean over seeds), of how many, and the rate with its interval."""
+    interval = statistics.bootstrap_rate(passed, BOOTSTRAP_SEED)
+    return {
+        "passed": float(passed.mean(axis=0).sum()),
+        "problems": passed.shape[1],
+        "rate": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+    }
 
 
 def arm_figures(problems: Sequence[Problem], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

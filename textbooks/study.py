@@ -78,6 +78,7 @@ class Plan:
     n_layer: int = 4
     dropout: float = 0.0
     learning_rate: float = 3e-3
+    muon_learning_rate: float = 0.02
     dtype: str = "float32"
     compile: bool = False
     kept: float = 0.17  # of the raw characters, by the filter: as the paper's
@@ -241,8 +242,8 @@ class Chain:
         if arm.tuned:  # an exercise is about half a block long: either way a step reads as many tokens
             size = plan.rows if arm.data.startswith("exercises") else plan.rows // 2
         return Recipe(
-            steps, size, plan.learning_rate, optimizer="muon", warmup_steps=steps // 20, final_share=0.0,
-            dtype=plan.dtype,
+            steps, size, plan.learning_rate, optimizer="muon", muon_learning_rate=plan.muon_learning_rate,
+            warmup_steps=steps // 20, final_share=0.0, dtype=plan.dtype,
         )  # fmt: skip
 
     def _examine(self, arm: Arm, coder: Coder) -> dict[str, Any]:
