@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import typer
 from rich.console import Console, RenderableType
 from rich.control import Control
 from rich.padding import Padding
@@ -71,7 +72,7 @@ class Presenter:
             self.enter()
             while (key := self.wait()) != "q":
                 self.says = ""
-                self.typed = self.typed + key if key.isdigit() else self.press(key)
+                self.typed = self.typed[-3:] + key if key.isdecimal() else self.press(key)
 
     def enter(self) -> None:
         self.stage.enter_context(self.keyboard)
@@ -116,7 +117,7 @@ class Presenter:
         keys = Table.grid(padding=(0, 4))
         for key, what in KEYS.items():
             keys.add_row(Text(key, style=f"bold {ACCENT}"), what)
-        self.wait(Panel(keys, title="keys", title_align="left", border_style="dim", padding=(1, 2)))
+        self.wait(framed(keys, "keys"))
 
     def wait(self, instead: RenderableType | None = None) -> str:
         """Show the page, or something instead of it, until a key is pressed; meanwhile clock and window may change."""
@@ -134,8 +135,9 @@ class Presenter:
             self.put(self.console.render_lines(problem), width, height)
             return False
         self.side = max(2, (width - WIDEST) // 2)
-        notes = self.lines(self.told()) if self.notes else []
-        room = height - 3 - len(notes)
+        told = framed(Text(self.page.notes), f"notes · {clock(self.page.seconds)}")
+        notes = self.lines(told) if self.notes else []
+        room = max(1, height - 3 - len(notes))
         screens = split([self.lines(instead)] if instead else self.laid_out(self.page, width), room)
         if not instead:
             self.parts, self.part = len(screens), min(self.part, len(screens) - 1)
@@ -148,8 +150,9 @@ class Presenter:
         return len(screens) == 1
 
     def _lay_out(self, page: Page, width: int) -> list[Lines]:
+        """The blocks of a page as lines, without the empty line that begins a list."""
         laid_out = (self.lines(block) for block in blocks(page, width - 2 * self.side))
-        return [lines[1:] if is_blank(lines[0]) else lines for lines in laid_out]
+        return [lines if any(part.text.strip() for part in lines[0]) else lines[1:] for lines in laid_out if lines]
 
     def lines(self, shown: RenderableType) -> Lines:
         """Laid out between the margins."""
@@ -169,10 +172,6 @@ class Presenter:
     def header(self) -> Rule:
         number = f"{self.page.step:02d} · " if self.page.step else ""
         return Rule(Text(number + self.page.title, style=f"bold {ACCENT}"), align="left", style="dim")
-
-    def told(self) -> Panel:
-        title = f"notes · {clock(self.page.seconds)}"
-        return Panel(Text(self.page.notes), title=title, title_align="left", border_style="dim", padding=(0, 1))
 
     def footer(self) -> Table:
         place = f"{self.at + 1}/{len(self.pages)}" + (f" · part {self.part + 1}/{self.parts}" if self.parts > 1 else "")
@@ -202,6 +201,8 @@ class Presenter:
         text, title, self.says = "", f"step {number:02d} writes", "any key stops it"
         try:
             for character in writing(number):
+                while not text and self.keyboard.read(0):
+                    pass  # impatience, while torch was loading
                 if not self.draw(passage(text + character, title)):
                     break  # the screen is full
                 text += character
@@ -219,7 +220,8 @@ class Presenter:
             self.says = "press t on a page of a step"
             return
         command = ["-m", f"steps.{read(self.page.step).name}", "--preset", "quick"]
-        if self.wait(f"Train now?  python {' '.join(command)}\n\ny: yes · any other key: no") != "y":
+        question = f"python {' '.join(command)}\n\ny: yes · any other key: no"
+        if self.wait(framed(question, "train now?")) != "y":
             return
         self.stage.close()
         before = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for what trains
@@ -254,8 +256,8 @@ def writing(number: int) -> Iterator[str]:
         yield tokenizer.decode(idx[0, -1:].tolist())
 
 
-def is_blank(line: list[Segment]) -> bool:
-    return not "".join(segment.text for segment in line).strip()
+def framed(shown: RenderableType, title: str) -> Panel:
+    return Panel(shown, title=title, title_align="left", border_style="dim", padding=(0, 1))
 
 
 def clock(seconds: int) -> str:
@@ -271,19 +273,23 @@ def too_small(width: int, height: int) -> str:
 
 def present(step: int | None = None) -> int:
     """Present the deck, or the pages of one step. Returns the exit code."""
+    console = make_console(theme=LOOK)
     try:
-        _show(step)
+        pages = _presentable(step, console)
     except ValueError as error:
-        print(f"present: {error}", file=sys.stderr)
+        typer.secho(f"present: {error}", fg="red", err=True)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        Presenter(pages, console).run()
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
 
 
-def _show(step: int | None) -> None:
-    console = make_console(theme=LOOK)
-    if not (sys.stdin.isatty() and sys.stdout.isatty()) or console.is_dumb_terminal:
+def _presentable(step: int | None, console: Console) -> list[Page]:
+    """The pages that are asked for. Raises ValueError where they cannot be shown."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or console.is_dumb_terminal or console.legacy_windows:
         raise ValueError("pages are turned by keys on a full screen: run it in a terminal, without a pipe")
     if problem := too_small(*os.get_terminal_size(sys.stdout.fileno())):
         raise ValueError(problem)
@@ -292,5 +298,4 @@ def _show(step: int | None) -> None:
     pages = [page for page in pages_of(DECK.read_text(encoding="utf-8")) if step in (None, page.step)]
     if not pages:
         raise ValueError(f"the deck has no page of step {step:02d}: record that step, then build the deck again")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    Presenter(pages, console).run()
+    return pages
