@@ -31,6 +31,8 @@ def write(path: Path, deck: list[Slide] | None = None) -> None:
         page = presentation.slides.add_slide(presentation.slide_layouts[5])  # a title and nothing else
         LAYOUTS[slide.kind](page, slide)
         page.notes_slide.notes_text_frame.text = f"[{minutes(slide.seconds)}] {slide.notes}"
+        if slide.step:  # how far we are, along the lower edge
+            _filled(page, (0, HEIGHT - 7, WIDTH * slide.step / 10, 7), ACCENT)
         if number > 1:
             _text(page, [str(number)], (WIDTH - 160, 676, 100, 30), 17, FAINT, right=True)
     presentation.save(str(path))
