@@ -16,11 +16,12 @@ import functools
 import json
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
-from slides.sources import FILTERS, ROOT, SourceError, run, snippet, source_file, story
+from slides.sources import FILTERS, ROOT, SourceError, find, run, shapes, snippet, source_file, story
 from steps import numbers
 
 if TYPE_CHECKING:
@@ -47,9 +48,7 @@ def render(template: Path) -> str:
     """The template's Markdown, strict about names."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-    environment = Environment(
-        loader=FileSystemLoader(template.parent), undefined=StrictUndefined, trim_blocks=True
-    )
+    environment = Environment(loader=FileSystemLoader(template.parent), undefined=StrictUndefined, trim_blocks=True)
     environment.globals |= {"step": step, "code": code, "files": files, "imports": imports, "heading": heading}
     environment.globals |= {"planted": planted, "bug": bug, "story": story, "run": run, "books": _books()}
     environment.globals |= {"last": max(number for number in numbers() if number <= 7)}
@@ -124,8 +123,16 @@ def step(number: int, fold: bool = False) -> str:
     for each in definitions(name):
         same = before and each in definitions(before) and snippet(before, each) == snippet(name, each)
         title = f"{each}, as in section {number - 1:02d}" if same else each if fold else ""
-        cells.append(code(name, each, title))
-    return "\n\n".join(cells)
+        cells += [flow(name, each)] * (not title) + [code(name, each, title)]
+    return "\n\n".join(filter(None, cells))
+
+
+def flow(step: str, name: str) -> str:
+    """A line that says what flows through a class or function, from its annotations; empty if they say nothing."""
+    function = f"{name}.forward" if isinstance(find(step, name), ast.ClassDef) else name
+    with suppress(SourceError):
+        return f"`{name}`: {shapes(step, function)}"
+    return ""
 
 
 def definitions(step: str) -> list[str]:
