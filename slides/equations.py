@@ -190,7 +190,7 @@ STRATA = {  # as the article calls them
 
 def exam() -> Cells:
     results = run("10_finetuning")
-    scored = {_minus(name): scores for name, scores in results.before.items()}
+    scored = {_minus(name): it.scores for name, it in results.pretrained.items()}
     scored |= {_minus(name): it.scores for name, it in results.arms.items()}
     scored["copying"] = results.baseline_copying.scores
     real = results.real_model if "real_model" in results else {}

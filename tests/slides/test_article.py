@@ -58,8 +58,10 @@ def study(difference: float, width: float = 0.04) -> dict[str, Record]:
     claims = [{"name": name, **claim, **said, "holds": low > 0} for name, claim in hypotheses().items()]
     head = {"seeds": [1, 2], "parameters": 1_080_000, "config": {"block_size": 256}, "wall_seconds": 3000.0}
     measured = {"scores": {"all": rate(0.2)}, "humaneval": rate(0.05, 164)}
-    real = dict.fromkeys(("before", "after", "permuted"), measured)
-    ten = {"hypotheses": claims, "before": {}, "baseline_copying": {"scores": scores}, "real_model": real}
+    real = dict.fromkeys(("before", "after", "permuted"), measured) | {"parameters": 135e6, "parameters_trained": 1.2e6}
+    pairs = ("finetuned, examination", "paired, examination", "finetuned, humaneval")
+    real["compared"] = {pair: {"value": difference, "low": low, "high": high, "p": 0.01} for pair in pairs}
+    ten = {"hypotheses": claims, "pretrained": arms[9], "baseline_copying": {"scores": scores}, "real_model": real}
     made = {STUDY[0]: {**head, "arms": arms[9]}, STUDY[1]: {**head, "arms": arms[10], **ten}}
     text = {name: json.dumps(run) for name, run in made.items()}
     return {name: json.loads(run, object_hook=lambda pairs: Record("made.json", pairs)) for name, run in text.items()}
@@ -177,6 +179,7 @@ FACTS = [  # what may stand in the template with a digit: no result of a run is 
     r"135 million parameters",  # the card of SmolLM2-135M
     r"17 % of the text stays, the paper's own share",  # arXiv 2306.11644, section 2.1, and our setting
     r"\b164 small programming problems\b",  # HumanEval, arXiv 2107.03374
+    r"; 0 stands for random weights",  # the name of an arm
     r"standard deviation 0\.02\b",  # GPT-2's initialisation
     r"−1e-9|−1e9",  # the mistake itself
     r"`[^`]*\*\* -0\.5`|`is_causal=x\.size\(1\) > 1`|`sys\.exit\(0\)`|`q @ k\.transpose\(-2, -1\)`",
@@ -293,6 +296,8 @@ def test_the_outcome_is_told_as_it_was_recorded(written_with, difference, said, 
     assert written.count(said) == 5 and unsaid not in written
     kept = {0.2: "Of the claims, 9 hold", 0.0: "Of the claims, none holds", -0.2: "Of the claims, none holds"}
     assert kept[difference] in written
+    change = {0.2: "up by 20.0 points (95", 0.0: "no difference that so few problems", -0.2: "down by 20.0 points (95"}
+    assert written.count(change[difference]) == 3
     assert ("So the textbooks gave more than their form." in written) == (difference > 0)
     assert ("So nothing here shows that the textbooks gave more" in written) == (difference == 0)
     assert ("So the exchanged pages prepared better." in written) == (difference < 0)
