@@ -5,8 +5,9 @@ tokens of a prompt are is decided in one place, `finetune.prompt_ids`, for train
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def complete(
     how = {"do_sample": False} if temperature == 0 else {"do_sample": True, "temperature": temperature, "top_k": 0}
     found: list[list[str]] = [[] for _ in prompts]
     torch.manual_seed(seed)
-    for start in range(0, len(rows), BATCH):
-        batch = rows[start : start + BATCH]
+    done = 0
+    for batch in _batches(rows, room - max_new_tokens):
         width = max(len(ids) for _, ids in batch)
         idx = torch.tensor([[pad] * (width - len(ids)) + ids for _, ids in batch])
         mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for _, ids in batch])
@@ -58,7 +59,7 @@ def complete(
         if new > 0:
             with torch.inference_mode():
                 out = model.generate(
-                    idx, attention_mask=mask, max_new_tokens=new, pad_token_id=pad,
+                    idx.to(model.device), attention_mask=mask.to(model.device), max_new_tokens=new, pad_token_id=pad,
                     eos_token_id=tokenizer.eos_token_id, **how,
                 )  # fmt: skip
             texts = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
@@ -66,8 +67,17 @@ def complete(
             texts = [""] * len(batch)
         for (i, _), text in zip(batch, texts, strict=True):
             found[i].append(first_function(text))
-        on_done(min(start + BATCH, len(rows)))
+        done += len(batch)
+        on_done(done)
     return found
+
+
+def _batches(rows: Sequence[tuple[int, list[int]]], roomy: float) -> Iterator[list[tuple[int, list[int]]]]:
+    """The rows, sorted by length, in batches. Prompts longer than `roomy` end early where the window does, so only
+    those of one length go together: what a prompt is answered never depends on its company."""
+    for _, group in groupby(rows, key=lambda row: len(row[1]) if len(row[1]) > roomy else 0):
+        while batch := list(islice(group, BATCH)):
+            yield batch
 
 
 def first_function(completion: str) -> str:
@@ -108,7 +118,8 @@ def log_likelihood(coder: Coder, prompts: Sequence[str], continuations: Sequence
         idx = torch.tensor([(given + wanted + [0] * width)[:width] for _, given, wanted in batch])
         mask = torch.tensor([[1] * length + [0] * (width - length) for length in lengths])
         with torch.inference_mode():
-            chances = F.log_softmax(model(idx, attention_mask=mask).logits[:, :-1].float(), dim=-1)
+            logits = model(idx.to(model.device), attention_mask=mask.to(model.device)).logits
+        chances = F.log_softmax(logits[:, :-1].float().cpu(), dim=-1)
         told = chances.gather(-1, idx[:, 1:, None])[..., 0]
         for row, (i, given, wanted) in zip(told, batch, strict=True):
             found[i] = row[len(given) - 1 : len(given) + len(wanted) - 1].sum().item()
