@@ -143,8 +143,7 @@ class Presenter:
             self.parts, self.part = len(screens), min(self.part, len(screens) - 1)
         body = screens[0 if instead else self.part]
         above = 0 if instead else (room - len(body)) // 3
-        below = room - len(body) - above
-        body = [*[[]] * above, *body, *[[]] * below]
+        body = [*[[]] * above, *body, *[[]] * (room - len(body) - above)]
         frame = [*self.lines(self.header()), [], *body, *notes, *self.lines(self.footer())]
         self.put(frame, width, height)
         return len(screens) == 1

@@ -197,7 +197,7 @@ def traced(number: int, width: int) -> RenderableType:
 
 def gpt(number: int, width: int) -> RenderableType:
     text = "Call me Ishma"
-    return side_by_side(traced(number, width), Group(f"after “{text}”", "", likeliest(finished_gpt(text)[0], 4)))
+    return side_by_side(traced(number, width), Group(f"after “{text}”", "", likeliest(finished_gpt(text)[0], 3)))
 
 
 def funnel(number: int, width: int) -> RenderableType:
