@@ -33,13 +33,12 @@ HUMANEVAL = 164
 PLANS = {
     "quick": Plan(exercises=240, sections=24, problems=10, steps=20, finetuning_steps=20, samples=2, thresholds=(0.9,)),
     "laptop": Plan(
-        exercises=13_000, sections=900, problems=200, steps=240, finetuning_steps=1_200, samples=4,
-        thresholds=(0.9,),
+        exercises=13_000, sections=900, problems=200, steps=960, finetuning_steps=2_400, samples=4, thresholds=(0.9,),
     ),
     "a100": Plan(
         exercises=880_000, sections=120_000, problems=1_000, steps=24_000, finetuning_steps=6_000, seeds=(1, 2, 3),
-        samples=20, vocab_size=8_192, block_size=512, batch_size=128, n_embd=512, n_head=8, n_layer=7, dropout=0.1,
-        learning_rate=1e-3, dtype="bfloat16", compile=True,
+        samples=20, vocab_size=8_192, block_size=512, batch_size=128, rows=256, n_embd=512, n_head=8, n_layer=7,
+        dropout=0.1, learning_rate=1e-3, muon_learning_rate=0.02, dtype="bfloat16", compile=True,
     ),
 }  # fmt: skip
 
