@@ -21,6 +21,7 @@ record: .venv/base
 
 readme: .venv/base
 	$(BIN)/python -m steps.readme
+	$(BIN)/python -m steps.llm_usage
 
 docs: .venv/docs
 	command -v npm >/dev/null && npm install --prefix slides --no-package-lock --no-audit --no-fund --silent || true
