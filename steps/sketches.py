@@ -207,15 +207,12 @@ def funnel(number: int, width: int) -> RenderableType:
 
 
 def arms(number: int, width: int) -> RenderableType:
-    corpora = recorded_runs()[number]["corpora"].items()
-    words = "{} tokens, {:.1f} times its text"
-    return bars(
-        (
-            (f"{arm:3} {it['title']}", it["tokens_seen"], words.format(count(it["tokens_seen"]), it["epochs"]))
-            for arm, it in corpora
-        ),
-        width // 4,
-    )
+    corpora = recorded_runs()[number]["corpora"]
+    rows = []
+    for name, it in corpora.items():
+        words = f"{count(it['tokens_seen'])} tokens, {it['epochs']:.1f} epochs"
+        rows.append((f"{name.replace('-', '−'):3} {it['title']}", it["tokens_seen"], words))
+    return bars(rows, width // 4)
 
 
 def pass_rates(number: int, width: int) -> RenderableType:
@@ -223,13 +220,13 @@ def pass_rates(number: int, width: int) -> RenderableType:
     runs = recorded_runs()
     scored = runs[number - 1]["arms"] | runs[number]["arms"]
     shown = [name for read_before in ("0", "A", "B", "C", "C-") for name in (read_before, f"{read_before}+X")]
-    made = table("arm", "", "solved", "", "interval", right=(2,))
+    made = table("arm", "", "solved, %", "interval", "", right=(2,))
     for name in (name for name in shown if name in scored):
-        score, longest = scored[name]["scores"]["all"], width - 76
-        low, rate, high = (round(longest * score[key]) for key in ("low", "rate", "high"))
-        bar = Text("█" * low + "▓" * (rate - low) + "░" * (high - rate), style=ACCENT)
-        interval = f"{score['low']:.1%} – {score['high']:.1%}"
-        made.add_row(name, scored[name]["title"], f"{score['rate']:.1%}", bar, interval)
+        low, rate, high = (100 * scored[name]["scores"]["all"][key] for key in ("low", "rate", "high"))
+        ends = [round((width - 72) * share / 100) for share in (0, low, rate, high)]
+        bar = "".join(shade * (end - start) for shade, start, end in zip("█▓░", ends, ends[1:], strict=False))
+        figures = f"{rate:.1f}", f"{low:.1f} – {high:.1f}"
+        made.add_row(name.replace("-", "−"), scored[name]["title"], *figures, Text(bar, style=ACCENT))
     return made
 
 

@@ -126,8 +126,8 @@ def test_pass_rates_show_rate_and_interval_to_scale_before_and_after(monkeypatch
     after = {"C+X": arm("textbooks, then exercises", 0.5, 0.75, 1.0), "C+T": arm("not in the figure", 0.0, 0.0, 0.0)}
     runs = {9: {"arms": {"C": arm("textbooks", 0.0, 0.1, 0.25)}}, 10: {"arms": after}}
     monkeypatch.setattr(sketches, "recorded_runs", lambda: runs)
-    _, before, after = printed(sketches.pass_rates(10, 116), 116)
-    assert before.split()[:3] == ["C", "textbooks", "10.0%"] and before.endswith("0.0% – 25.0%")
+    _, before, after = printed(sketches.pass_rates(10, 112), 112)
+    assert before.split()[:6] == ["C", "textbooks", "10.0", "0.0", "–", "25.0"] and "75.0  50.0 – 100.0" in after
     assert (before.count("█"), before.count("▓"), before.count("░")) == (0, 4, 6)
     assert (after.count("█"), after.count("▓"), after.count("░")) == (20, 10, 10)
 
@@ -138,4 +138,4 @@ def test_the_arms_are_as_long_as_what_they_read(monkeypatch):
     monkeypatch.setattr(sketches, "recorded_runs", lambda: {9: {"corpora": texts}})
     short, long = (line for line in printed(sketches.arms(9, 96)) if line)
     assert (short.count("█"), long.count("█")) == (8, 24)
-    assert "500 k tokens, 1.0 times its text" in short and "A3  three times" in long
+    assert "500 k tokens, 1.0 epochs" in short and "A3  three times" in long
