@@ -77,6 +77,26 @@ def benchmark_block() -> str:
     return table(json.loads(RESULTS.read_text(encoding="utf-8")))
 
 
+def study_block() -> str:
+    file = ARTIFACTS / "10_finetuning" / "run.json"
+    if not file.exists():
+        return "The study of steps 09 and 10 is not recorded."
+    run = json.loads(file.read_text(encoding="utf-8"))
+    rows = ["| claim | compared | points | p (Holm) | |", "|---|---|--:|--:|---|"]
+    for claim in run["hypotheses"]:
+        told = f"{100 * claim['difference']:+.1f} ({100 * claim['low']:+.1f} to {100 * claim['high']:+.1f})"
+        sides = f"{claim['better']} against {claim['worse']}, {', '.join(claim['strata'])}"
+        verdict = "holds" if claim["holds"] else "not shown"
+        rows.append(f"| {claim['statement']} | {sides} | {told} | {claim['p_holm']:.2g} | {verdict} |")
+    return (
+        "![Problems solved at the first try, by training data](artifacts/10_finetuning/ladder.png)\n\n"
+        + "\n".join(rows)
+        + f"\n\nDifferences in pass@1 on held-out problems, with 95 % intervals; {len(run['seeds'])} seeds, "
+        + f"{count(run['parameters'])} parameters, {duration(run['wall_seconds'])} on {run['machine']['cores']} cores. The "
+        + "[report](artifacts/10_finetuning/report.md) has every figure, and what they do not show."
+    )
+
+
 def map_block() -> str:
     from slides.map import table
 
@@ -88,6 +108,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "sample": sample_block,
     "tests": tests_block,
     "benchmark": benchmark_block,
+    "study": study_block,
     "map": map_block,
 }
 

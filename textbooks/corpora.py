@@ -99,10 +99,11 @@ def swap(old: Sequence[str], new: Sequence[str]) -> dict[str, str]:
     names = dict(zip(old, new, strict=True))
     back = {there: here for here, there in names.items()}
     for name in new:
-        free = name
-        while free in back:
-            free = back[free]
-        names.setdefault(name, free)
+        if name not in names:  # it gives way: follow the chain of renamings to the name that nothing has any more
+            free = name
+            while free in back:
+                free = back[free]
+            names[name] = free
     return names
 
 
