@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 REAL_PROBLEMS = 40  # of each stratum, for the pretrained model: it is a hundred times slower than ours
 HUMANEVAL = 164
 PLANS = {
-    "quick": Plan(exercises=240, sections=24, problems=10, steps=20, finetuning_steps=20, samples=2, thresholds=(0.9,)),
+    "quick": Plan(
+        exercises=240, sections=24, problems=5, steps=10, finetuning_steps=10, samples=2, thresholds=(0.9,),
+        raw_every=20,
+    ),
     "laptop": Plan(
         exercises=13_000, sections=900, problems=200, steps=960, finetuning_steps=2_400, samples=4, thresholds=(0.9,),
     ),

@@ -51,7 +51,7 @@ def draw(
     exercises: Sequence[Exercise], sections: Sequence[Section], count: int, seed: int,
     on_stratum: Callable[[int], None] = lambda done: None,
 ) -> list[Problem]:  # fmt: skip
-    """`count` problems of each drawn stratum and the unconventional ones, none of which is in the training records.
+    """`count` problems of each stratum (of the unconventional one there are 50), none of them in the training records.
 
     Raises ValueError if a stratum cannot be filled.
     """
@@ -69,7 +69,7 @@ def draw(
         seen |= {exercise.spec["behaviour"] for exercise in kept}
         trees |= {tree for exercise in kept for tree in _trees(exercise)}
         on_stratum(done)
-    drawn += [Problem("unconventional", exercise) for exercise in unconventional.problems()]
+    drawn += [Problem("unconventional", exercise) for exercise in unconventional.problems()[:count]]
     return with_mutants(drawn)
 
 

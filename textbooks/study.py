@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from common.training import Recipe
+    from textbooks.raw_code import Chunk
 
 MakeModel = Callable[[int, "Plan"], "nn.Module"]
 """vocab_size and the plan to a model as in step 07."""
@@ -82,6 +83,7 @@ class Plan:
     dtype: str = "float32"
     compile: bool = False
     kept: float = 0.17  # of the raw characters, by the filter: as the paper's
+    raw_every: int = 1  # read every so many-th function of the raw code, and all that have a label
 
 
 @dataclass(frozen=True)
@@ -92,18 +94,24 @@ class Material:
     problems: list[exam.Problem]
     exercises: list[Exercise]
     sections: list[Section]
-    raw: list  # of raw_code.Chunk
+    raw: list["Chunk"]
 
     @classmethod
-    def load(cls, folder: Path) -> "Material":
+    def load(cls, folder: Path, raw_every: int = 1) -> "Material":
         from tokenizers import Tokenizer
-
-        from textbooks import raw_code
 
         exercises, sections = (list(read_records(folder / "data" / f"{n}.jsonl")) for n in ("exercises", "sections"))
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        raw = raw_code.chunks(raw_code.standard_library())
-        return cls(tokenizer, exam.load(folder / "exam.jsonl"), exercises, sections, raw)
+        return cls(tokenizer, exam.load(folder / "exam.jsonl"), exercises, sections, raw_functions(raw_every))
+
+
+def raw_functions(every: int) -> list["Chunk"]:
+    """The raw code: every so many-th function of Python's library, and all that have a label."""
+    from textbooks import raw_code
+    from textbooks.educational_value import read_labels
+
+    labels, found = read_labels(), raw_code.chunks(raw_code.standard_library())
+    return [chunk for i, chunk in enumerate(found) if i % every == 0 or chunk.key in labels]
 
 
 def prepare(plan: Plan, folder: Path, exercises: Sequence[Exercise], sections: Sequence[Section]) -> dict[str, Any]:
@@ -127,7 +135,7 @@ def prepare(plan: Plan, folder: Path, exercises: Sequence[Exercise], sections: S
             raise ValueError(f"{folder} holds a study with other settings or data: choose another --out, or delete it")
         return found
     problems = exam.draw(exercises, sections, plan.problems, seed=0)
-    texts = [chunk.source for chunk in raw_code.chunks(raw_code.standard_library())]
+    texts = [chunk.source for chunk in raw_functions(plan.raw_every)]
     texts += [training_text(record) for record in (*exercises, *sections)]
     folder.mkdir(parents=True, exist_ok=True)
     train_tokenizer([text.removesuffix(END_OF_TEXT) for text in texts], plan.vocab_size).save(
@@ -154,7 +162,7 @@ class Chain:
         self.plan, self.seed, self.make_model, self.report = plan, seed, make_model, report
         self.allow_weaker = allow_weaker
         self.folder = folder / f"seed-{seed}"
-        self.material = Material.load(folder)
+        self.material = Material.load(folder, plan.raw_every)
         self._texts: dict[str, list[str]] = {}
 
     def run(self, arms: Sequence[Arm]) -> None:

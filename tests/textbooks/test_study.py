@@ -9,31 +9,20 @@ import pytest
 
 from steps import load
 from steps.case_study import PLANS, make_model
-from textbooks import exam, raw_code, report, study
-from textbooks.educational_value import read_labels
+from textbooks import exam, report, study
 from textbooks.records import END_OF_TEXT, Exercise, Section, to_row, write_jsonl
 from textbooks.similarity import most_similar
 
 PLAN = replace(
     PLANS["quick"], exercises=60, sections=10, problems=3, steps=3, finetuning_steps=3, seeds=(1,), n_layer=1,
-    n_embd=32, block_size=192, batch_size=2, rows=2, vocab_size=400, samples=2,
+    n_embd=32, block_size=192, batch_size=2, rows=2, vocab_size=400,
 )  # fmt: skip
 ARMS = (*load(9).ARMS, *load(10).ARMS)
 SOME = tuple(arm for arm in ARMS if arm.name in ("A", "B", "C-", "C+X", "C"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def little_raw_code():
-    """The labelled functions of the library and some more: enough to filter, and quickly read."""
-    labels, every = read_labels(), raw_code.chunks(raw_code.standard_library())
-    some = [chunk for number, chunk in enumerate(every) if chunk.key in labels or number % 20 == 0]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(raw_code, "chunks", lambda root: some)
-        yield
-
-
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, little_raw_code) -> Path:
+def made(tmp_path_factory) -> Path:
     """A whole study of a few steps, run once."""
     from textbooks.pipeline import Recipe, parse, prompts_for
     from textbooks.teachers.grammar import GrammarTeacher
@@ -141,5 +130,5 @@ def test_a_result_holds_one_outcome_for_each_problem(made):
     found = result(made, "C")
     assert len(found["passed"]) == len(found["parses"]) == len(found["chosen"]) == len(problems)
     figures = report.arm_figures(problems, [found])
-    assert figures["scores"]["all"]["problems"] == len(problems) == 3 * 5 + 50
+    assert figures["scores"]["all"]["problems"] == len(problems) == 3 * 6
     assert figures["epochs"] == found["tokens_seen"] / found["tokens"]
