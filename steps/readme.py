@@ -92,8 +92,8 @@ def study_block() -> str:
         "![Problems solved at the first try, by training data](artifacts/10_finetuning/ladder.png)\n\n"
         + "\n".join(rows)
         + f"\n\nDifferences in pass@1 on held-out problems, with 95 % intervals; {len(run['seeds'])} seeds, "
-        + f"{count(run['parameters'])} parameters, {duration(run['wall_seconds'])} on {run['machine']['cores']} cores. The "
-        + "[report](artifacts/10_finetuning/report.md) has every figure, and what they do not show."
+        + f"{count(run['parameters'])} parameters, {duration(run['wall_seconds'])} on {run['machine']['cores']} cores. "
+        + "The [report](artifacts/10_finetuning/report.md) has every figure, and what they do not show."
     )
 
 
