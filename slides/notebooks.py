@@ -35,6 +35,7 @@ TEMPLATES = {
 }
 PACKAGES = ("book_data", "common", "steps", "textbooks")
 LINE = 120  # characters, from which a linter asks to be told that a line is meant to be so long
+HEADING = re.compile(r"\n+(?=#{1,6} )")  # a heading begins a cell, so that Colab can fold its section
 FENCE = re.compile(r"^(?P<ticks>`{3,})python(?P<about>[^\n]*)\n(?P<code>.*?)\n(?P=ticks)$", re.MULTILINE | re.DOTALL)
 ABOUT = re.compile(r"(?: from (?P<step>\S+) (?P<name>\S+))?(?: fold (?P<title>.+))?")
 
@@ -65,8 +66,8 @@ def notebook(name: str, text: str) -> "NotebookNode":
 
     cells, end = [], 0
     for fence in [*FENCE.finditer(text), None]:
-        if prose := text[end : fence.start() if fence else len(text)].strip():
-            cells.append(new_markdown_cell(prose))
+        prose = text[end : fence.start() if fence else len(text)].strip()
+        cells += [new_markdown_cell(part) for part in HEADING.split(prose) if part]
         if fence:
             end = fence.end()
             cells.append(new_code_cell(**_code_cell(fence)))

@@ -111,6 +111,13 @@ def test_whatever_a_notebook_imports_of_the_project_it_brings_along(made, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_heading_begins_its_cell(made, name):
+    for cell in made[name].cells:
+        if cell.cell_type == "markdown":
+            assert not re.search(r"\n#+ ", cell.source)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_folded_cell_is_folded_in_colab_and_in_jupyter(made, name):
     folded = [cell for cell in code_cells(made[name]) if cell.source.startswith("#@title ")]
     assert len(folded) > 4
