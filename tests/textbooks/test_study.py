@@ -13,6 +13,7 @@ from textbooks import exam, report, study
 from textbooks.records import END_OF_TEXT, Exercise, Section, to_row, write_jsonl
 from textbooks.similarity import most_similar
 
+pytestmark = pytest.mark.slow  # a minute or two; run in CI
 PLAN = replace(
     PLANS["quick"], exercises=60, sections=10, problems=3, steps=3, finetuning_steps=3, seeds=(1,), n_layer=1,
     n_embd=32, block_size=192, batch_size=2, rows=2, vocab_size=400,
