@@ -9,7 +9,6 @@ import os
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -71,6 +70,9 @@ def main(number: int, arguments: Sequence[str] | None = None) -> None:
         allow_weaker: Annotated[
             bool, typer.Option("--allow-weaker-isolation", help="run programs below the kernel's isolation")
         ] = False,
+        with_pretrained: Annotated[
+            bool, typer.Option("--pretrained/--no-pretrained", help="step 10: also SmolLM2 (98 MB, half an hour)")
+        ] = True,
         start: Annotated[bool, typer.Option("--start", help="a100: run it, not only compute it")] = False,
     ) -> None:
         from common.terminal import make_console
@@ -87,7 +89,7 @@ def main(number: int, arguments: Sequence[str] | None = None) -> None:
                 study_story.show_on_paper(console, PLANS[preset], make_model)
                 return
             folder = out or Path("runs") / "case_study" / preset
-            run = conduct(number, preset, folder, allow_weaker, console)
+            run = conduct(number, preset, folder, allow_weaker, with_pretrained, console)
             study_story.tell(console, story, run, folder)
             if record:
                 from steps import study_record
@@ -105,14 +107,17 @@ def main(number: int, arguments: Sequence[str] | None = None) -> None:
     app(None if arguments is None else list(arguments), prog_name=f"python -m steps.{story.name}")
 
 
-def conduct(number: int, preset: str, folder: Path, allow_weaker: bool, console: "Console") -> dict[str, Any]:
-    """Run what is missing of the study up to step `number`, and return its record."""
+def conduct(
+    number: int, preset: str, folder: Path, allow_weaker: bool, with_pretrained: bool, console: "Console"
+) -> dict[str, Any]:
+    """Run what is missing of the study up to step `number`, and return its record. Its `wall_seconds` are those of the
+    seed that took longest, whenever its arms were run, and of the pretrained model."""
     from common.runtime import machine
     from common.terminal import heading
     from textbooks import report, study
     from textbooks.exam import load as load_exam
 
-    began, plan = time.perf_counter(), PLANS[preset]
+    plan = PLANS[preset]
     arms = load(9).ARMS
     heading(console, "The data set of step 08")
     exercises, sections = data_set(plan, folder, allow_weaker, console)
@@ -145,8 +150,11 @@ def conduct(number: int, preset: str, folder: Path, allow_weaker: bool, console:
     }
     if number == 10:
         run |= further(plan, folder, problems, exercises, about)
-        run["real_model"] = pretrained(preset, folder, problems, exercises, allow_weaker, console)
-    run["wall_seconds"] = round(time.perf_counter() - began, 1)
+        if with_pretrained:
+            run["real_model"] = pretrained(preset, folder, problems, exercises, allow_weaker, console)
+    every = study.results(folder, plan, (*load(9).ARMS, *(arms if number == 10 else ())))
+    chains = zip(*([result["seconds"] for result in found] for found in every.values()), strict=True)
+    run["wall_seconds"] = round(max(map(sum, chains)) + run.get("real_model", {}).get("seconds", 0), 1)
     return run
 
 
@@ -253,6 +261,7 @@ def pretrained(
         "parameters_trained": found["after"]["training"]["parameters_trained"],
         "training": {arm: _brief(found[arm]["training"]) for arm in ("after", "permuted")},
         "compared": compared,
+        "seconds": sum(one["seconds_measuring"] + one.get("training", {}).get("seconds", 0) for one in found.values()),
         **{
             arm: {
                 "scores": report.scores(asked, outcomes[arm]),

@@ -9,6 +9,7 @@ small models than many threads, and gives the same bits whatever the number of c
 import json
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 import time
@@ -379,29 +380,38 @@ def run_chains(
 ) -> None:  # fmt: skip
     """Run the arms that are missing, the seeds side by side. Raises RuntimeError with the reason of a seed that failed;
     whatever ends it, the arms that were finished stay."""
-    seeds = [seed for seed in seeds if any(missing(folder, seed, arms))]
     context = multiprocessing.get_context("spawn")
-    news = context.Queue()
+    news = context.Queue()  # (seed, units done), (seed, None) at the end, (seed, why it failed)
     about = (folder, make_model, arms, news, allow_weaker)
-    workers = [context.Process(target=_chain, args=(plan, seed, *about)) for seed in seeds]
-    cores = os.cpu_count() or 1
-    waiting, running = list(workers), []
+    waiting = {
+        seed: context.Process(target=_chain, args=(plan, seed, *about))
+        for seed in seeds
+        if any(missing(folder, seed, arms))
+    }
+    running: dict[int, multiprocessing.Process] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < cores:
-                running.append(waiting.pop(0))
-                running[-1].start()
-            message = news.get()
-            if isinstance(message, str):
-                raise RuntimeError(message)
-            if message < 0:  # one has ended
-                running = [worker for worker in running if worker.is_alive() or worker.join(5) or worker.is_alive()]
+            while waiting and len(running) < (os.cpu_count() or 1):
+                seed, process = waiting.popitem()
+                running[seed] = process
+                process.start()
+            try:
+                seed, told = news.get(timeout=10)
+            except queue.Empty:
+                for seed, process in running.items():
+                    if process.exitcode is not None:
+                        raise RuntimeError(f"the process of seed {seed} was killed: run again to go on") from None
                 continue
-            on_units(message)
+            if isinstance(told, str):
+                raise RuntimeError(f"seed {seed}: {told}")
+            if told is None:
+                running.pop(seed).join()
+            else:
+                on_units(told)
     finally:
-        for worker in running:
-            worker.terminate()
-            worker.join()
+        for process in running.values():
+            process.terminate()
+            process.join()
 
 
 def missing(folder: Path, seed: int, arms: Sequence[Arm]) -> Iterator[Arm]:
@@ -417,10 +427,10 @@ def _chain(
     _live_with_parent()
     torch.set_num_threads(1)
     try:
-        Chain(plan, seed, folder, make_model, news.put, allow_weaker).run(arms)
-        news.put(-1)
+        Chain(plan, seed, folder, make_model, lambda units: news.put((seed, units)), allow_weaker).run(arms)
+        news.put((seed, None))
     except Exception as error:
-        news.put(f"seed {seed}: {type(error).__name__}: {error}")
+        news.put((seed, f"{type(error).__name__}: {error}"))
         raise
 
 

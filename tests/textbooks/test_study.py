@@ -70,6 +70,22 @@ def test_a_finished_arm_is_not_trained_again(made, chain, monkeypatch):
     chain.run(SOME)
 
 
+def test_seeds_run_side_by_side_end_and_are_complete(made, tmp_path):
+    """Two processes: one has an arm to run, the other has it already and is not started."""
+    again = tmp_path / "again"
+    shutil.copytree(made, again)
+    shutil.rmtree(again / "seed-1" / "A")
+    heard: list[float] = []
+    study.run_chains(PLAN, again, make_model, SOME[:1], heard.append, [1])
+    assert result(again, "A")["passed"] == result(made, "A")["passed"]
+    assert sum(heard) >= PLAN.steps
+
+
+def test_a_seed_that_fails_says_why(made, tmp_path):
+    with pytest.raises(RuntimeError, match="seed 1: FileNotFoundError"):
+        study.run_chains(PLAN, tmp_path, make_model, SOME[:1], lambda units: None, [1])
+
+
 def test_an_arm_run_again_gives_the_same_answers_problem_by_problem(made, tmp_path):
     again = tmp_path / "again"
     shutil.copytree(made, again)
