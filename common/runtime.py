@@ -36,7 +36,7 @@ def resolve(device: str = "auto", dtype: str = "auto", wanted_dtype: str = "floa
     else:
         why_device = f"{device}: you asked for it"
     if dtype == "auto":
-        bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
+        bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         dtype = "bfloat16" if wanted_dtype == "bfloat16" and bf16 else "float32"
         why_dtype = "the preset's choice for a GPU" if dtype == "bfloat16" else "exact and tested everywhere"
     elif dtype not in ("float32", "bfloat16"):
