@@ -300,7 +300,5 @@ def answers(folder: Path, results: dict[str, list[dict[str, Any]]], problems: Se
 
 def fingerprints(number: int) -> dict[str, str]:
     from common.records import fingerprint
-    from steps import FOLDER
 
-    files = [path(7), path(9), path(number), FOLDER.parent / "textbooks" / "study.py"]
-    return {file.stem: fingerprint(file) for file in files}
+    return {file.stem: fingerprint(file) for file in (path(7), path(9), path(number))}
