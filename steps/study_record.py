@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.records import ARTIFACTS, write_json
-from steps.study_story import MEANS, NOT_SHOWN, percent
+from steps.study_story import MEANS, limits, percent
 from textbooks.exam import STRATA
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def markdown(run: Mapping[str, Any]) -> str:
         lines.append(f"| {name} | {100 * arm['parse_rate']:.1f} % | {told} | {arm['humaneval_bits_per_byte']:.3f} |")
     for section in (_hypotheses, _decontamination, _deviations):
         lines += section(run)
-    return "\n".join([*lines, "", "## What this does not show", "", *(f"- {line}" for line in NOT_SHOWN), ""])
+    return "\n".join([*lines, "", "## What this does not show", "", *(f"- {line}" for line in limits(run)), ""])
 
 
 def _hypotheses(run: Mapping[str, Any]) -> list[str]:
