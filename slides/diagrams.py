@@ -75,7 +75,7 @@ def block() -> Canvas:
 def arms() -> Canvas:
     """What each arm of step 09 reads: a bar as long as its tokens, cut where its text begins again."""
     study = run("09_pretraining")
-    texts = study.get("corpora", study.arms)
+    texts = study.arms
     filtered = min(1.0, texts.B.characters / texts.C.characters)  # the part of C's text that is filtered code
     colors = {"B": ((ACCENT, 1.0),), "C": ((ACCENT, filtered), (VALUE, 1 - filtered))}
     colors["C-"] = ((ACCENT, filtered), (KEY, 1 - filtered))

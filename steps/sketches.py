@@ -207,9 +207,9 @@ def funnel(number: int, width: int) -> RenderableType:
 
 
 def arms(number: int, width: int) -> RenderableType:
-    corpora = recorded_runs()[number]["corpora"]
+    read_by = recorded_runs()[number]["arms"]
     rows = []
-    for name, it in corpora.items():
+    for name, it in read_by.items():
         words = f"{count(it['tokens_seen'])} tokens, {it['epochs']:.1f} epochs"
         rows.append((f"{name.replace('-', '−'):3} {it['title']}", it["tokens_seen"], words))
     return bars(rows, width // 4)

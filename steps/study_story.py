@@ -44,9 +44,9 @@ def limits(run: Mapping[str, Any]) -> tuple[str, ...]:
     if best >= FLOOR:
         return NOT_SHOWN
     floor = (
-        f"Not that data quality does not matter: no arm solves more than {100 * best:.1f} % of the problems, so close to "
-        "the floor that arms can hardly differ. The models were still learning to copy names when their steps ended; "
-        "this budget is too small for this examination."
+        f"Not that data quality does not matter: no arm solves more than {100 * best:.1f} % of the problems, so close "
+        "to the floor that arms can hardly differ. The models were still learning to copy names when their steps "
+        "ended; this budget is too small for this examination."
     )
     return (floor, *NOT_SHOWN)
 

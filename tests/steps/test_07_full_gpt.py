@@ -366,3 +366,13 @@ def test_a_filled_cache_refuses_more_than_one_token_at_a_time():
         model(torch.zeros(1, 2, dtype=torch.long), cache=cache)
     model(torch.zeros(1, 1, dtype=torch.long), cache=cache)
     assert cache[0].keys.size(2) == 4
+
+
+def test_past_the_window_generation_goes_on_with_its_newer_half(monkeypatch):
+    model = step.Model(step.Config(vocab_size=5, block_size=8, n_embd=4, n_head=1, n_layer=1)).eval()
+    lengths, forward = [], step.Model.forward
+    monkeypatch.setattr(
+        step.Model, "forward", lambda self, idx, **more: lengths.append(idx.size(1)) or forward(self, idx, **more)
+    )
+    model.generate(torch.zeros(1, 1, dtype=torch.long), 18, use_cache=False)
+    assert lengths == [1, 2, 3, 4, 5, 6, 7, 8, 4, 5, 6, 7, 8, 4, 5, 6, 7, 8]

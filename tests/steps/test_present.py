@@ -443,7 +443,7 @@ def test_a_page_turns_without_torch_and_the_checkpoint_writes_on_a_key():
     tokenizer = CharTokenizer(saved.about["alphabet"])
     prompt = torch.from_numpy(tokenizer.encode(run["sample"]["prompt"]))[None]
     dice = torch.Generator().manual_seed(run["seed"])
-    text = tokenizer.decode(model.generate(prompt, 400, run["sample"]["temperature"], None, dice)[0].tolist())
+    text = tokenizer.decode(model.generate(prompt, 3_000, run["sample"]["temperature"], None, dice)[0].tolist())
     assert len(written) > 30 and " ".join(text.split()).startswith(written)
 
 

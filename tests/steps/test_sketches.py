@@ -135,7 +135,7 @@ def test_pass_rates_show_rate_and_interval_to_scale_before_and_after(monkeypatch
 def test_the_arms_are_as_long_as_what_they_read(monkeypatch):
     texts = {"A": {"title": "raw", "tokens_seen": 500_000, "epochs": 1.0}}
     texts["A3"] = {"title": "three times", "tokens_seen": 1_500_000, "epochs": 0.5}
-    monkeypatch.setattr(sketches, "recorded_runs", lambda: {9: {"corpora": texts}})
+    monkeypatch.setattr(sketches, "recorded_runs", lambda: {9: {"arms": texts}})
     short, long = (line for line in printed(sketches.arms(9, 96)) if line)
     assert (short.count("█"), long.count("█")) == (8, 24)
     assert "500 k tokens, 1.0 epochs" in short and "A3  three times" in long
