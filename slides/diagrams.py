@@ -101,6 +101,8 @@ def pass_rates() -> Canvas:
     names |= {"C": "filtered code,\ntextbooks", "C-": "filtered code,\ntextbooks permuted"}
     canvas = Canvas()
     axis = canvas.inset(0.75, 0.8, 10.6, 3.25)
+    shown = [arms[key].scores["all"] for arms in (before, after) for key in arms if key.removesuffix("+X") in names]
+    top = 120 * max(score.high for score in shown)
     for place, name in enumerate(names):
         bars = ((-0.2, before.get(name), LINE), (0.2, after[f"{name}+X"], ACCENT))
         for shift, arm, color in bars:
@@ -110,11 +112,12 @@ def pass_rates() -> Canvas:
             spread = [[100 * (score.rate - score.low)], [100 * (score.high - score.rate)]]
             axis.bar(place + shift, 100 * score.rate, 0.38, color=color)
             axis.errorbar(place + shift, 100 * score.rate, spread, fmt="none", ecolor=INK, elinewidth=2, capsize=6)
-            label = (place + shift, 100 * score.high + 1.5, f"{100 * score.rate:.0f}")
+            digits = 0 if top > 20 else 1
+            label = (place + shift, 100 * score.high + top / 40, f"{100 * score.rate:.{digits}f}")
             axis.text(*label, size=BIG, ha="center", color=INK, weight="bold")
     axis.set_xticks(range(len(names)), names.values(), size=TEXT, color=INK)
     axis.set_yticks([])
-    axis.set_ylim(0, 1.12 * axis.get_ylim()[1])
+    axis.set_ylim(0, top)
     axis.set_ylabel("problems solved, %", size=TEXT, color=INK)
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(length=0, pad=8)
