@@ -23,15 +23,9 @@ def visible(character: str) -> str:
 
 def trained(number: int) -> tuple[Any, Any]:
     """A step's model with its committed weights, and its tokenizer."""
-    from common import checkpoint
-    from common.records import ARTIFACTS
-    from common.tokenizer import CharTokenizer
-    from steps import load
+    from steps.committed import committed
 
-    step, saved = load(number), checkpoint.read(ARTIFACTS / story(number).name / "checkpoint")
-    model = step.Model(step.Config(**saved.about["config"])).eval()
-    saved.restore(model)
-    return model, CharTokenizer(saved.about["alphabet"])
+    return committed(number)[:2]
 
 
 def ids(tokenizer: Any, text: str) -> Any:

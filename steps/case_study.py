@@ -61,7 +61,7 @@ def main(number: int, arguments: Sequence[str] | None = None) -> None:
     def step(
         preset: Annotated[
             str | None,
-            typer.Option(help="run it: quick (two minutes), laptop (the recorded run), a100", show_default="tell"),
+            typer.Option(help="run it: quick (minutes), laptop (the recorded run), a100", show_default="tell"),
         ] = None,
         out: Annotated[
             Path | None, typer.Option(help="the study's folder", show_default="runs/case_study/PRESET")
@@ -71,12 +71,13 @@ def main(number: int, arguments: Sequence[str] | None = None) -> None:
             bool, typer.Option("--allow-weaker-isolation", help="run programs below the kernel's isolation")
         ] = False,
         with_pretrained: Annotated[
-            bool, typer.Option("--pretrained/--no-pretrained", help="step 10: also SmolLM2 (98 MB, half an hour)")
+            bool, typer.Option("--pretrained/--no-pretrained", help="step 10: also SmolLM2 (98 MB, and slow)")
         ] = True,
         start: Annotated[bool, typer.Option("--start", help="a100: run it, not only compute it")] = False,
     ) -> None:
         from common.terminal import make_console
         from steps import study_story
+        from textbooks import study
 
         console = make_console()
         try:
@@ -88,6 +89,7 @@ def main(number: int, arguments: Sequence[str] | None = None) -> None:
             if preset == "a100" and not start:
                 study_story.show_on_paper(console, PLANS[preset], make_model)
                 return
+            study.device_of(PLANS[preset])  # before any work is done
             folder = out or Path("runs") / "case_study" / preset
             run = conduct(number, preset, folder, allow_weaker, with_pretrained, console)
             study_story.tell(console, story, run, folder)
@@ -152,6 +154,7 @@ def conduct(
         run |= further(plan, folder, problems, exercises, about)
         if with_pretrained:
             run["real_model"] = pretrained(preset, folder, problems, exercises, allow_weaker, console)
+    run["near_floor"] = report.near_floor(run["arms"])
     every = study.results(folder, plan, (*load(9).ARMS, *(arms if number == 10 else ())))
     chains = zip(*([result["seconds"] for result in found] for found in every.values()), strict=True)
     run["wall_seconds"] = round(max(map(sum, chains)) + run.get("real_model", {}).get("seconds", 0), 1)
@@ -282,7 +285,7 @@ def _brief(training: dict[str, Any]) -> dict[str, Any]:
 
 
 def answers(folder: Path, results: dict[str, list[dict[str, Any]]], problems: Sequence["Problem"]) -> list[dict]:
-    """For the last arm with samples and its control: the first right and the first wrong answer of some strata."""
+    """Of textbooks and their controls: the first right and the first wrong answer of some strata, for the reader."""
     from textbooks.records import read_jsonl
 
     found = []

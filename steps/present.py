@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
-from common.records import ARTIFACTS, recorded_runs
+from common.records import ARTIFACTS
 from common.terminal import ACCENT, make_console, passage
 from steps.keyboard import Keyboard
 from steps.pages import Lines, Page, blocks, pages_of, split
@@ -239,15 +239,9 @@ def writing(number: int) -> Iterator[str]:
     """What the committed checkpoint of a step writes, a character at a time, with the dice of its recorded sample."""
     import torch
 
-    from common import checkpoint
-    from common.tokenizer import CharTokenizer
-    from steps import load
+    from steps.committed import committed
 
-    run, step = recorded_runs()[number], load(number)
-    saved = checkpoint.read(ARTIFACTS / read(number).name / "checkpoint")
-    model = step.Model(step.Config(**saved.about["config"])).eval()
-    saved.restore(model)
-    tokenizer = CharTokenizer(saved.about["alphabet"])
+    model, tokenizer, run = committed(number)
     generator = torch.Generator().manual_seed(run["seed"])
     idx = torch.from_numpy(tokenizer.encode(run["sample"]["prompt"]))[None]
     while True:

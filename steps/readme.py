@@ -84,6 +84,8 @@ def benchmark_block() -> str:
 
 
 def study_block() -> str:
+    from steps.study_story import limits
+
     file = ARTIFACTS / "10_finetuning" / "run.json"
     if not file.exists():
         return "The study of steps 09 and 10 is not recorded."
@@ -96,6 +98,7 @@ def study_block() -> str:
         rows.append(f"| {claim['statement']} | {sides} | {told} | {claim['p_holm']:.2g} | {verdict} |")
     return (
         "![Problems solved at the first try, by training data](artifacts/10_finetuning/ladder.png)\n\n"
+        + (f"**What it does not show:** {limits(run)[0]}\n\n" if run["near_floor"] else "")
         + "\n".join(rows)
         + f"\n\nDifferences in pass@1 on held-out problems, with 95 % intervals; {len(run['seeds'])} seeds, "
         + f"{count(run['parameters'])} parameters, {duration(run['wall_seconds'])} on {run['machine']['cores']} cores. "

@@ -12,21 +12,20 @@ from textbooks.exam import STRATA
 if TYPE_CHECKING:
     from textbooks.study import Plan
 
-BEST = "C+X"
 DEVIATIONS = (
     ("parameters", "350 M and 1.3 B", "{parameters:,}", "a laptop trains it in minutes"),
     ("raw code", "The Stack and StackOverflow, 35 B tokens", "Python's standard library, {raw:,} characters",
      "every machine with Python holds it"),
-    ("filter's labels", "100 k, by GPT-4", "400, by a language model (Claude)", "the record of step 08 says which"),
+    ("filter's labels", "100 k, by GPT-4", "400, by a language model (Claude)", "each label says who judged"),
     ("textbooks", "under 1 B tokens, by GPT-3.5", "{pages:,} characters, by a grammar", "no endpoint is needed, and "
      "every claim in them was computed"),
-    ("exercises", "180 M tokens, by GPT-3.5, not run", "{exercises:,} characters, by a grammar, each verified",
+    ("exercises", "180 M tokens, by GPT-3.5", "{exercises:,} characters, by a grammar, each verified",
      "a solution that was run is known to be right"),
-    ("optimizer", "AdamW", "Muon and AdamW", "reaches the same loss in fewer steps at this size"),
+    ("optimizer", "AdamW", "Muon and AdamW", "as in step 07"),
     ("finetuning loss", "every token", "the completion's tokens", "the docstring is given at the examination"),
     ("model", "rotary positions, parallel attention and MLP", "GPT-2's shape (step 07)", "this project built it"),
-    ("examination", "HumanEval", "six strata of problems, HumanEval beside them", "so small a model solves no "
-     "HumanEval problem, and strata tell what it learned"),
+    ("examination", "HumanEval", "six strata of problems, HumanEval's solutions foreseen", "strata tell what was "
+     "learned, and what only seems so"),
     ("controls", "none", "equal tokens, permuted code, random subset, copying", "to tell quality from domain and form"),
 )  # fmt: skip
 
@@ -37,10 +36,11 @@ def keep(run: Mapping[str, Any], folder: Path, plan: "Plan") -> Path:
 
     target = ARTIFACTS / run["step_name"]
     if run["step_name"].startswith("10"):
-        run = {**run, "deviations": deviations(run)}
+        best = report.best(run["arms"])
+        run = {**run, "deviations": deviations(run), "model_kept": best}
         everything = {**run["pretrained"], **run["arms"]}
         report.draw_ladder(target / "ladder.png", everything, run["baseline_copying"])
-        keep_model(folder / f"seed-{plan.seeds[0]}" / BEST / "model", target / "model")
+        keep_model(folder / f"seed-{plan.seeds[0]}" / best / "model", target / "model")
         adapter = folder / "real" / "after" / "adapter"
         if adapter.exists():
             shutil.rmtree(target / "adapter", ignore_errors=True)

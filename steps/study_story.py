@@ -12,6 +12,7 @@ from common.records import ARTIFACTS
 from common.terminal import count, duration, heading, table
 from steps.story import Story
 from textbooks.exam import STRATA
+from textbooks.report import best
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,26 +28,25 @@ MEANS = {
     "unconventional": "written by hand, not composed",
 }
 NOT_SHOWN = (
-    "Nothing about large models: these have about a million parameters and read about a million tokens.",
+    "Nothing about large models or much data: the sizes and tokens stand above.",
     "Nothing about GPT-4 as a teacher: the textbooks and exercises come from a grammar, and say what it can say.",
-    "Little about HumanEval: models this small solve none of it; only how well they foresee its solutions is given.",
+    "Little about HumanEval: our own models are not asked to solve it; given is how well they foresee its solutions.",
     "The examination is made by the grammar that made the exercises (the unconventional problems are not): what is "
     "learned is learned for its world.",
     "Seeds are few. Intervals speak of other problems of the same kind, not of other trainings.",
 )
 
-FLOOR = 0.05  # of the problems solved: below it arms can hardly differ
-
 
 def limits(run: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the study does not show; first of all, if so, that it stopped too early to tell much."""
-    best = max(arm["scores"]["all"]["rate"] for arm in run["arms"].values())
-    if best >= FLOOR:
+    """What the study does not show; first of all, if so, that nobody solved enough to differ."""
+    if not run["near_floor"]:
         return NOT_SHOWN
+    arm = run["arms"][best(run["arms"])]
     floor = (
-        f"Not that data quality does not matter: no arm solves more than {100 * best:.1f} % of the problems, so close "
-        "to the floor that arms can hardly differ. The models were still learning to copy names when their steps "
-        "ended; this budget is too small for this examination."
+        f"That data quality does not matter. No arm solves more than {100 * arm['scores']['all']['rate']:.1f} % of the "
+        "problems, and so close to the floor arms can hardly differ. Something was learned "
+        f"({100 * arm['parse_rate']:.0f} % of the best arm's answers are Python that defines the function), but this "
+        "budget is too small for this examination."
     )
     return (floor, *NOT_SHOWN)
 
@@ -183,12 +183,12 @@ def show_real(console: "Console", run: Mapping[str, Any]) -> None:
 def show_answers(console: "Console", run: Mapping[str, Any]) -> None:
     from rich.panel import Panel
 
+    from textbooks.story import code
+
     if not run.get("answers"):
         return
     heading(console, "Answers, right and wrong")
     for answer in run["answers"]:
-        from textbooks.story import code
-
         style = "green" if answer["passed"] else "yellow"
         title = f"{answer['arm']} · {answer['stratum']} · {'passed' if answer['passed'] else 'failed'}"
         console.print(Panel(code(answer["program"]), title=title, title_align="left", border_style=style))

@@ -14,12 +14,13 @@ from rich.markup import escape
 import book_data
 from common import checkpoint, experiment, hf
 from common.data import Corpus, read_corpus, require_length
-from common.records import ARTIFACTS, fingerprint, recorded_runs, write_json
+from common.records import fingerprint, write_json
 from common.runtime import Runtime, join_processes, machine, resolve
 from common.terminal import bar, count, duration, heading, make_console, passage
 from common.tokenizer import CharTokenizer
 from common.training import Recipe
 from steps import load
+from steps.committed import committed
 from steps.show import draw, show_checks, show_facts, show_ladder, show_loss, show_trace, tell_idea
 from steps.story import Story
 from steps.walkthrough import INTERRUPTED, Options
@@ -125,13 +126,7 @@ def _walk_saved(console: Console, story: Story, step: Any, options: Options, run
         model, tokenizer = _from_hf(step, options.from_hf)
         facts, curve = [("weights", str(options.from_hf))], []
     else:
-        record = recorded_runs().get(story.number)
-        if record is None:
-            raise ValueError(f"no run of {story.name} is recorded: leave --no-train out")
-        saved = checkpoint.read(ARTIFACTS / story.name / "checkpoint")
-        model = step.Model(step.Config(**saved.about["config"]))
-        saved.restore(model)
-        tokenizer = CharTokenizer(saved.about["alphabet"])
+        model, tokenizer, record = committed(story.number)
         where = f"{record['machine']['cores']} cores of {record['machine']['cpu']}"
         facts = [
             ("recorded", f"{record['steps']:,} steps in {duration(record['train_seconds'])} on {where}"),

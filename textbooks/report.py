@@ -16,6 +16,7 @@ from textbooks.study import Plan
 
 DRAWN = tuple(stratum for stratum in exam.STRATA if stratum != "unconventional")
 BOOTSTRAP_SEED = 0
+FLOOR = 0.05  # of all problems solved: where no arm reaches it, arms can hardly differ
 Results = Mapping[str, Sequence[Mapping[str, Any]]]  # arm -> one result a seed
 
 
@@ -95,6 +96,15 @@ def _curves(results: Sequence[Mapping[str, Any]]) -> list[tuple[int, list[float]
 def _pass_at(results: Sequence[Mapping[str, Any]], n: int, k: int, part: np.ndarray) -> float:
     correct = np.array([result["correct"] for result in results])[:, part]
     return float(np.mean([statistics.pass_at_k(n, int(c), k) for c in correct.flat]))
+
+
+def best(arms: Mapping[str, Mapping[str, Any]]) -> str:
+    """The arm that solves most problems."""
+    return max(arms, key=lambda name: arms[name]["scores"]["all"]["rate"])
+
+
+def near_floor(arms: Mapping[str, Mapping[str, Any]]) -> bool:
+    return arms[best(arms)]["scores"]["all"]["rate"] < FLOOR
 
 
 def hypotheses() -> dict[str, dict[str, Any]]:

@@ -2,8 +2,8 @@
 
 Every seed is a chain of its own: pretrain the arms, finetune them, examine each. An arm is a folder with the model in
 the Hugging Face format and `result.json`, written last; an arm whose result is there is not run again, so a study that
-was stopped goes on with the arm it was at. Seeds run side by side, one process and one thread each, which is faster on
-small models than many threads, and gives the same bits whatever the number of cores.
+was stopped goes on with the arm it was at. On a CPU the seeds run side by side, one process and one thread each, so
+that how many cores there are changes no sum; a plan that asks for `compile` runs them one by one on a CUDA GPU.
 """
 
 import json
@@ -26,12 +26,14 @@ from textbooks.records import END_OF_TEXT, Exercise, Section, digest, read_recor
 from textbooks.similarity import most_similar
 
 if TYPE_CHECKING:
+    import torch
     import torch.nn as nn
     from tokenizers import Tokenizer
 
     from common.training import Recipe
     from textbooks.raw_code import Chunk
 
+EXAM_UNITS = 60  # what sitting and grading the examination once costs, in training steps
 MakeModel = Callable[[int, "Plan"], "nn.Module"]
 """vocab_size and the plan to a model as in step 07."""
 
@@ -161,7 +163,7 @@ class Chain:
         allow_weaker: bool = False,
     ):  # fmt: skip
         self.plan, self.seed, self.make_model, self.report = plan, seed, make_model, report
-        self.allow_weaker = allow_weaker
+        self.allow_weaker, self.device = allow_weaker, device_of(plan)
         self.folder = folder / f"seed-{seed}"
         self.material = Material.load(folder, plan.raw_every)
         self._texts: dict[str, list[str]] = {}
@@ -172,11 +174,10 @@ class Chain:
                 self._run(arm)
 
     def _run(self, arm: Arm) -> None:
-
         began = time.perf_counter()
         folder = self.folder / arm.name
         trained = self._finetune(arm) if arm.data.startswith("exercises") else self._pretrain(arm)
-        found = self._examine(arm, open_coder(folder / "model"))
+        found = self._examine(arm, open_coder(folder / "model", self.device))
         seconds = round(time.perf_counter() - began, 1)
         _write(folder / "result.json", {**asdict(arm), "seed": self.seed, **trained, **found, "seconds": seconds})
 
@@ -190,13 +191,14 @@ class Chain:
 
         plan, recipe, texts = self.plan, self._recipe(arm), self.texts(arm.data)
         tokens = token_stream(self.material.tokenizer, texts)
-        model = self._begin(arm)
+        model = self._begin(arm).to(self.device)
         optimizers = make_optimizers(
             model, recipe.optimizer, recipe.learning_rate, recipe.muon_learning_rate, recipe.weight_decay
         )
         losses = []
-        how = {"device": torch.device("cpu"), "dtype": getattr(torch, recipe.dtype)}
-        for done in train(model, optimizers, tokens, recipe, seed=self.seed, **how):
+        how = {"device": self.device, "dtype": getattr(torch, recipe.dtype)}
+        trained = torch.compile(model) if plan.compile else model
+        for done in train(trained, optimizers, tokens, recipe, seed=self.seed, **how):
             losses.append(done.loss)
             self.report(1)
         save_hf(model, self.folder / arm.name / "model", self.material.tokenizer)
@@ -216,7 +218,7 @@ class Chain:
         exercises = self._exercises(arm)
         folder = self.folder / arm.name / "model"
         save_hf(self._begin(arm), folder, self.material.tokenizer)
-        coder = open_coder(folder)
+        coder = open_coder(folder, self.device)
         prepare(coder.model, coder.tokenizer)
         did = finetune(
             coder.model, coder.tokenizer, exercises, self._recipe(arm), seed=self.seed, on_step=lambda _: self.report(1)
@@ -308,6 +310,7 @@ class Chain:
 
         model = self.make_model(self.plan.vocab_size, self.plan)
         import_hf(model, self.folder / "A" / "model")
+        model.to(self.device)
         raw = self.material.raw
 
         def encode(text: str) -> list[int]:
@@ -328,7 +331,15 @@ class Chain:
         return [exercise for exercise, score in zip(exercises, nearest, strict=True) if score < arm.keep_below]
 
 
-EXAM_UNITS = 60  # what sitting and grading the examination once costs, in training steps
+def device_of(plan: Plan) -> "torch.device":
+    """Where a plan is trained. Raises RuntimeError if it is for a GPU and there is none."""
+    import torch
+
+    if not plan.compile:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise RuntimeError("this preset is for a CUDA GPU, and there is none here: take --preset laptop")
+    return torch.device("cuda")
 
 
 def steps_of(arm: Arm, plan: Plan) -> int:
@@ -356,12 +367,12 @@ def save_hf(model: "nn.Module", folder: Path, tokenizer: "Tokenizer") -> None:
     _write(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names})
 
 
-def open_coder(folder: Path) -> Coder:
+def open_coder(folder: Path, device: "torch.device | str" = "cpu") -> Coder:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    return Coder(AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
+    return Coder(AutoModelForCausalLM.from_pretrained(folder).to(device), AutoTokenizer.from_pretrained(folder))
 
 
 def _thinned(losses: Sequence[float], points: int = 40) -> list[list[float]]:
@@ -391,7 +402,7 @@ def run_chains(
     running: dict[int, multiprocessing.Process] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < (os.cpu_count() or 1):
+            while waiting and len(running) < (1 if plan.compile else os.cpu_count() or 1):
                 seed, process = waiting.popitem()
                 running[seed] = process
                 process.start()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from textbooks.corpora import FENCE, derange, main_function, permuted, renamed, signature, subset, swap
 from textbooks.records import Exercise, Section
 from textbooks.teachers.grammar import GrammarTeacher, examination
+from textbooks.verify import parse_test
 
 NAMES = st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=4, unique=True)
 
@@ -54,8 +55,8 @@ def test_permuted_code_still_runs_and_only_does_something_else(exercises):
         space: dict = {}
         exec(new.solution, space)
         for test in giver.tests:
-            call = test.replace(f"{giver.entry_point}(", f"{new.entry_point}(", 1)
-            exec(call, space)
+            case = parse_test(test, giver.entry_point)
+            assert space[new.entry_point](*case.arguments) == case.expected
 
 
 def test_a_permuted_page_keeps_its_prose_and_its_docstring(pages):

@@ -66,8 +66,12 @@ def test_arms_that_are_compared_read_as_many_tokens():
 
 
 def test_a_finished_arm_is_not_trained_again(made, chain, monkeypatch):
-    monkeypatch.setattr(study.Chain, "_run", lambda self, arm: pytest.fail(f"{arm.name} was run again"))
+    again: list[str] = []
+    monkeypatch.setattr(study.Chain, "_run", lambda self, arm: again.append(arm.name))
     chain.run(SOME)
+    assert not again
+    chain.run([replace(SOME[0], name="new")])
+    assert again == ["new"]
 
 
 def test_seeds_run_side_by_side_end_and_are_complete(made, tmp_path):
