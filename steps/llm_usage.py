@@ -4,7 +4,6 @@ The page is written by hand; what stands between `<!-- name -->` and `<!-- /name
 """
 
 import json
-import re
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
@@ -12,23 +11,13 @@ from typing import Any
 
 from common.records import ARTIFACTS
 from steps.bugs import find
+from steps.readme import filled
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "textbooks" / "LLM_USAGE.md"
 SYNTHESIS = ARTIFACTS / "08_textbook_synthesis"
 SYMPTOMS = ARTIFACTS / "symptoms" / "run.json"
 KINDS = {"exercise": "exercises", "section": "pages"}
-
-
-def filled(text: str) -> str:
-    """The page with every marked block as the records have it; a block may take one argument, a bug's name."""
-
-    def block(match: re.Match) -> str:
-        name, argument = match[1], match[2]
-        made = BLOCKS[name](argument) if argument else BLOCKS[name]()
-        return f"<!-- {name}{' ' * bool(argument)}{argument} -->\n{made}\n<!-- /{name} -->"
-
-    return re.sub(r"<!-- (\w+) ?(\S*) -->\n.*?<!-- /\1 -->", block, text, flags=re.DOTALL)
 
 
 def syntheses() -> dict[str, dict[str, Any]]:
@@ -143,4 +132,4 @@ BLOCKS = {
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), BLOCKS), encoding="utf-8")

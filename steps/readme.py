@@ -7,7 +7,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,13 +20,15 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 
 
-def filled(text: str) -> str:
-    """The README with every marked block as the records have it."""
+def filled(text: str, blocks: Mapping[str, Callable[..., str]] | None = None) -> str:
+    """The text with every marked block as the records have it; a block may take one argument: `<!-- name it -->`."""
+    known = BLOCKS if blocks is None else blocks
 
     def block(match: re.Match) -> str:
-        return f"<!-- {match[1]} -->\n{BLOCKS[match[1]]()}\n<!-- /{match[1]} -->"
+        mark, name, argument = match[1], match[2], match[3]
+        return f"<!-- {mark} -->\n{known[name](*[argument] if argument else [])}\n<!-- /{name} -->"
 
-    return re.sub(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", block, text, flags=re.DOTALL)
+    return re.sub(r"<!-- ((\w+) ?(\S*)) -->\n.*?<!-- /\2 -->", block, text, flags=re.DOTALL)
 
 
 def ladder_block() -> str:

@@ -56,7 +56,7 @@ def study(difference: float, width: float = 0.04) -> dict[str, Record]:
     arms = {step: {arm.name: {"title": arm.title, **figures} for arm in load(step).ARMS} for step in (9, 10)}
     said = {"difference": difference, "low": low, "high": high, "detectable": 0.06, "p": 0.01, "p_holm": 0.03}
     claims = [{"name": name, **claim, **said, "holds": low > 0} for name, claim in hypotheses().items()]
-    head = {"seeds": [1, 2], "parameters": 1_080_000, "config": {"block_size": 256}, "wall_seconds": 3000.0}
+    head = {"seeds": [1, 2], "parameters": 1_080_000, "config": {"block_size": 256}, "wall_seconds": 3000.0, "near_floor": False}
     measured = {"scores": {"all": rate(0.2)}, "humaneval": rate(0.05, 164)}
     real = dict.fromkeys(("before", "after", "permuted"), measured) | {"parameters": 135e6, "parameters_trained": 1.2e6}
     pairs = ("finetuned, examination", "paired, examination", "finetuned, humaneval")
@@ -301,6 +301,14 @@ def test_the_outcome_is_told_as_it_was_recorded(written_with, difference, said, 
     assert ("So the textbooks gave more than their form." in written) == (difference > 0)
     assert ("So nothing here shows that the textbooks gave more" in written) == (difference == 0)
     assert ("So the exchanged pages prepared better." in written) == (difference < 0)
+
+
+def test_a_study_that_ended_near_the_floor_says_so_before_it_compares(written_with):
+    records = study(0.0)
+    assert "no arm solves more than" not in section(written_with(records), 10)
+    records[STUDY[1]]["near_floor"] = True
+    written = section(written_with(records), 10)
+    assert 0 < written.index("no arm solves more than 30.0 %") < written.index("Of the claims")
 
 
 # ---------------------------------------------------------------- Medium can take it

@@ -11,7 +11,8 @@ import pytest
 
 from steps import llm_usage
 from steps.bugs import catalog
-from steps.llm_usage import PAGE, ROOT, filled, syntheses
+from steps.llm_usage import BLOCKS, PAGE, ROOT, syntheses
+from steps.readme import filled
 from textbooks.educational_value import FIRST, SECOND
 from textbooks.records import read_jsonl
 
@@ -20,14 +21,14 @@ TEXT = PAGE.read_text(encoding="utf-8")
 
 def test_the_page_says_what_is_recorded():
     pytest.importorskip("sklearn")
-    assert filled(TEXT) == TEXT, "run: python -m steps.llm_usage"
+    assert filled(TEXT, BLOCKS) == TEXT, "run: python -m steps.llm_usage"
     assert len(re.findall(r"<!-- symptom ", TEXT)) == len(re.findall(r"<!-- check ", TEXT)) >= 4
 
 
 def test_a_figure_typed_over_is_put_right():
     pytest.importorskip("sklearn")
     (losses,) = re.findall(r"healthy \| [\d.]+ \| ([\d.]+) \| `The se mathomenarn", TEXT)
-    assert filled(TEXT.replace(losses, "0.123")) == TEXT
+    assert filled(TEXT.replace(losses, "0.123"), BLOCKS) == TEXT
 
 
 def test_a_call_to_an_endpoint_would_be_named(monkeypatch):
