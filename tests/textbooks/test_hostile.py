@@ -129,7 +129,8 @@ def judge_and_look_around(name: str, worker: Worker, surroundings: Surroundings)
     assert verify(HONEST, "answer", TESTS, LIMITS, worker).passed
     running = processes(os.getpid())
 
-    limits = replace(LIMITS, **{name: expected[name] for name in ("wall_seconds", "cpu_seconds") if name in expected})
+    own = {name: expected[name] for name in ("wall_seconds", "cpu_seconds") if name in expected}
+    limits = replace(LIMITS, **own)
     start = time.monotonic()
     outcome = verify(surroundings.fill_in(expected["program"]), "answer", TESTS, limits, worker)
     seconds = time.monotonic() - start
