@@ -1,10 +1,11 @@
 """Step 10 · Finetuning
 
 A pretrained model learns a task by training on, with examples of that task alone: here it reads an exercise and is
-judged by what it writes after it, end-of-text included. LoRA keeps every weight as it is. Beside a linear map it
-learns two thin matrices, whose product is what finetuning would have added to the map's weights. They start as no
-change at all, they are the only thing to train and to keep, and in the end their product can be added into the
-weights, so that the finetuned model is as large and as fast as the one it came from.
+judged by what it writes after it, end-of-text included. (A GPT of step 09 has read so little that it is judged by the
+whole exercise: it has still to learn to copy a name.) LoRA keeps every weight as it is. Beside a linear map it learns
+two thin matrices, whose product is what finetuning would have added to the map's weights. They start as no change at
+all, they are the only thing to train and to keep, and in the end their product can be added into the weights, so that
+the finetuned model is as large and as fast as the one it came from.
 
 New: the loss counts the completion only, and what is learned is a change of low rank beside frozen weights (LoRA).
 
@@ -29,7 +30,6 @@ ARMS = (  # the GPTs of step 09, and one that read nothing, all of their weights
     Arm("B+X", "filtered code, then exercises", "exercises", "B", tuned=True),
     Arm("C+X", "textbooks, then exercises", "exercises", "C", tuned=True, samples=True),
     Arm("C-+X", "permuted textbooks, then exercises", "exercises", "C-", tuned=True),
-    Arm("C+X-", "textbooks, then permuted exercises", "exercises permuted", "C", tuned=True),
     Arm("C+T", "textbooks, then more textbook", "pages", "C", tuned=True),
 )
 

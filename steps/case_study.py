@@ -35,7 +35,8 @@ PLANS = {
         raw_every=20,
     ),
     "laptop": Plan(
-        exercises=13_000, sections=900, problems=200, steps=960, finetuning_steps=2_400, samples=4, thresholds=(0.9,),
+        exercises=13_000, sections=900, problems=200, steps=960, finetuning_steps=4_000, depth=2, samples=4,
+        thresholds=(0.9,),
     ),
     "a100": Plan(
         exercises=880_000, sections=120_000, problems=1_000, steps=24_000, finetuning_steps=6_000, seeds=(1, 2, 3),
@@ -162,18 +163,19 @@ def conduct(
 
 
 def data_set(plan: Plan, folder: Path, allow_weaker: bool, console: "Console") -> tuple[list, list]:
-    """The exercises and pages that step 08's grammar makes for this plan, copied into the study's folder."""
+    """The exercises and pages that step 08's grammar makes for this plan, kept in the study's folder: all pages, and
+    the exercises that are no deeper than the plan's."""
     from textbooks.pipeline import Recipe
-    from textbooks.records import read_records
+    from textbooks.records import read_jsonl, read_records, write_jsonl
     from textbooks.teachers.grammar import GrammarTeacher
 
     files = [folder / "data" / f"{name}.jsonl" for name in ("exercises", "sections")]
     if not all(file.exists() for file in files):
         source = Path("runs") / path(8).stem / f"grammar-{plan.exercises}-{plan.sections}-0"
         load(8).synthesize(Recipe(plan.exercises, plan.sections), GrammarTeacher(), source, allow_weaker, console)
-        files[0].parent.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            shutil.copyfile(source / file.name, file)
+        rows = read_jsonl(source / "exercises.jsonl")
+        write_jsonl(files[0], (row for row in rows if row["spec"]["depth"] <= plan.depth))
+        shutil.copyfile(source / "sections.jsonl", files[1])
     return tuple(list(read_records(file)) for file in files)
 
 
@@ -289,7 +291,7 @@ def answers(folder: Path, results: dict[str, list[dict[str, Any]]], problems: Se
     from textbooks.records import read_jsonl
 
     found = []
-    for name in [name for name in ("C", "C-", "C+X", "C+X-") if name in results]:
+    for name in [name for name in ("C", "C-", "C+X", "C-+X") if name in results]:
         rows = list(read_jsonl(folder / name / "answers.jsonl"))
         bits = results[name][0]["passed"]
         for passed, strata in ((True, ("same", "longer")), (False, ("same", "unconventional"))):

@@ -15,7 +15,7 @@ not recorded) the same primitives with the same parameters.
 
 import ast
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from textbooks.completion import Coder, complete, log_likelihood
 from textbooks.corpora import renamed
 from textbooks.decontaminate import functions, tfidf
 from textbooks.dedup import normalised_tree
+from textbooks.grammar.compose import standard_hold_out
 from textbooks.grammar.exercise import STRATA as DRAWN
 from textbooks.records import Exercise, Section, from_row, read_jsonl, to_row, write_jsonl
 from textbooks.stand_ins import mutants
@@ -48,19 +49,20 @@ class Problem:
 
 
 def draw(
-    exercises: Sequence[Exercise], sections: Sequence[Section], count: int, seed: int,
-    on_stratum: Callable[[int], None] = lambda done: None,
+    exercises: Sequence[Exercise], sections: Sequence[Section], count: int, seed: int, depth: int
 ) -> list[Problem]:  # fmt: skip
     """`count` problems of each stratum (of the unconventional one there are 50), none of them in the training records.
+    They are compositions of at most `depth` primitives, as the exercises are, and of one more in the stratum `longer`.
 
     Raises ValueError if a stratum cannot be filled.
     """
     seen = {record.spec["behaviour"] for record in exercises if "behaviour" in record.spec}
     trees = {tree for record in (*exercises, *sections) for tree in _trees(record)}
     explained = {_recipe(page) for page in sections if "primitives" in page.spec}
+    hold_out = replace(standard_hold_out(), max_depth=depth)
     drawn: list[Problem] = []
-    for done, stratum in enumerate(DRAWN, 1):
-        candidates = examination(stratum, count + count // 4 + 5, seed, seen)
+    for stratum in DRAWN:
+        candidates = examination(stratum, count + count // 4 + 5, seed, seen, hold_out)
         kept = [e for e in candidates if _recipe(e) not in explained and trees.isdisjoint(_trees(e))]
         if len(kept) < count:
             raise ValueError(f"stratum {stratum!r} has {len(kept)} unseen problems of {count}: ask for fewer")
@@ -68,7 +70,6 @@ def draw(
         drawn += [Problem(stratum, exercise) for exercise in kept]
         seen |= {exercise.spec["behaviour"] for exercise in kept}
         trees |= {tree for exercise in kept for tree in _trees(exercise)}
-        on_stratum(done)
     drawn += [Problem("unconventional", exercise) for exercise in unconventional.problems()[:count]]
     return with_mutants(drawn)
 

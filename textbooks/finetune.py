@@ -2,8 +2,10 @@
 
 Three decisions, each of which a test guards:
 
-- Only the completion is learned: labels are −100 over the prompt and over padding. The docstring is given at test time,
-  so nothing is gained by learning to write docstrings.
+- Of a pretrained model only the completion is asked: labels are −100 over the prompt and over padding. The docstring is
+  given at test time, so it has nothing to gain by learning to write docstrings. A GPT that has read a million tokens has:
+  its prompts are learned too (`learn_prompts`), for the repeated names in them teach it to copy a name, and so much the
+  sooner can it use in the body what the docstring calls things.
 - End-of-text is learned as the last label. Padding is masked by its place, not by its id: most tokenizers pad with
   end-of-text, and masking that id would teach a model never to stop.
 - `prompt_ids` alone decides what the tokens of a prompt are, in training and measuring alike, and the completion is
@@ -36,7 +38,7 @@ Encoded = tuple[list[int], list[int]]  # token ids and labels, equally long
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What one finetuning did. `losses`: mean nats a completion token, one a step, before that step's update."""
+    """What one finetuning did. `losses`: mean nats a learned token, one a step, before that step's update."""
 
     losses: tuple[float, ...]
     exercises: int  # that fitted
@@ -67,7 +69,7 @@ def prompt_ids(tokenizer, prompt: str) -> list[int]:
     return tokenizer(prompt.rstrip()).input_ids
 
 
-def encode(tokenizer, exercises: Sequence[Exercise]) -> list[Encoded]:
+def encode(tokenizer, exercises: Sequence[Exercise], learn_prompts: bool = False) -> list[Encoded]:
     """Ids and labels of each exercise: prompt, completion, end-of-text. Raises ValueError if there is no such token."""
     if tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer has no end-of-text token: call prepare(model, tokenizer) first")
@@ -76,7 +78,7 @@ def encode(tokenizer, exercises: Sequence[Exercise]) -> list[Encoded]:
         read = prompt_ids(tokenizer, exercise.prompt)
         completion = training_text(exercise).removesuffix(END_OF_TEXT).removeprefix(exercise.prompt.rstrip())
         written = [*tokenizer(completion, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-        encoded.append((read + written, [IGNORE] * len(read) + written))
+        encoded.append((read + written, (read if learn_prompts else [IGNORE] * len(read)) + written))
     return encoded
 
 
@@ -123,18 +125,18 @@ def finetune(
     recipe: Recipe,
     *,
     seed: int,
+    learn_prompts: bool = False,
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> Finetuned:
     """Train in place whatever of the model requires a gradient: all of it, peft's adapters, or LoRA by hand.
 
     Of the recipe, `batch_size` counts exercises and `dtype` is that of autocast; `model` and `compile` are for whoever
-    makes the model. Every
-    step is a function of (seed, step). Exercises that do not fit the model's window are left out and counted.
+    makes the model. Every step is a function of (seed, step). Exercises that do not fit the model's window are left out and counted.
 
     Raises ValueError if none fits or the tokenizer cannot end a text, Diverged before an update by no number.
     """
     window = model.config.max_position_embeddings
-    given = encode(tokenizer, exercises)
+    given = encode(tokenizer, exercises, learn_prompts)
     fitting = [row for row in given if len(row[0]) <= window]
     if not fitting:
         raise ValueError(f"none of {len(given)} exercises fits the model's {window} tokens: take a larger block_size")

@@ -47,7 +47,7 @@ def plans() -> dict[str, Plan]:
     shared = {"learning_rate": 2e-3, "weight_decay": 0.0, "final_share": 0.0}
     return {
         "quick": Plan(Recipe(steps=4, batch_size=2, **shared)),
-        "laptop": Plan(Recipe(steps=240, batch_size=8, warmup_steps=10, **shared)),
+        "laptop": Plan(Recipe(steps=200, batch_size=8, warmup_steps=10, **shared)),
         "a100": Plan(Recipe(steps=1500, batch_size=64, warmup_steps=50, **shared), rank=16, alpha=32.0),
     }
 

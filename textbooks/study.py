@@ -69,6 +69,7 @@ class Plan:
     problems: int  # of each drawn stratum
     steps: int  # of pretraining
     finetuning_steps: int
+    depth: int = 3  # the exercises and problems compose at most so many primitives; the stratum `longer` one more
     seeds: tuple[int, ...] = (1, 2)
     samples: int = 8
     temperature: float = 0.6
@@ -137,7 +138,7 @@ def prepare(plan: Plan, folder: Path, exercises: Sequence[Exercise], sections: S
         if {name: found[name] for name in about} != about:
             raise ValueError(f"{folder} holds a study with other settings or data: choose another --out, or delete it")
         return found
-    problems = exam.draw(exercises, sections, plan.problems, seed=0)
+    problems = exam.draw(exercises, sections, plan.problems, seed=0, depth=plan.depth)
     texts = [chunk.source for chunk in raw_functions(plan.raw_every)]
     texts += [training_text(record) for record in (*exercises, *sections)]
     folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +177,7 @@ class Chain:
     def _run(self, arm: Arm) -> None:
         began = time.perf_counter()
         folder = self.folder / arm.name
-        trained = self._finetune(arm) if arm.data.startswith("exercises") else self._pretrain(arm)
+        trained = self._finetune(arm) if arm.data == "exercises" else self._pretrain(arm)
         found = self._examine(arm, open_coder(folder / "model", self.device))
         seconds = round(time.perf_counter() - began, 1)
         _write(folder / "result.json", {**asdict(arm), "seed": self.seed, **trained, **found, "seconds": seconds})
@@ -212,7 +213,7 @@ class Chain:
         }
 
     def _finetune(self, arm: Arm) -> dict[str, Any]:
-        """Only the completions count, an exercise a row: the loop that also finetunes a pretrained model."""
+        """An exercise a row, read from its beginning: the loop that also finetunes a pretrained model."""
         from textbooks.finetune import finetune, prepare
 
         exercises = self._exercises(arm)
@@ -221,8 +222,9 @@ class Chain:
         coder = open_coder(folder, self.device)
         prepare(coder.model, coder.tokenizer)
         did = finetune(
-            coder.model, coder.tokenizer, exercises, self._recipe(arm), seed=self.seed, on_step=lambda _: self.report(1)
-        )
+            coder.model, coder.tokenizer, exercises, self._recipe(arm),
+            seed=self.seed, learn_prompts=True, on_step=lambda _: self.report(1),
+        )  # fmt: skip
         coder.model.save_pretrained(folder)
         return {
             "texts": did.exercises,
@@ -251,7 +253,7 @@ class Chain:
         steps, plan = steps_of(arm, self.plan), self.plan
         size = plan.batch_size
         if arm.tuned:  # an exercise is about half a block long: either way a step reads as many tokens
-            size = plan.rows if arm.data.startswith("exercises") else plan.rows // 2
+            size = plan.rows if arm.data == "exercises" else plan.rows // 2
         return Recipe(
             steps, size, plan.learning_rate, optimizer="muon", muon_learning_rate=plan.muon_learning_rate,
             warmup_steps=steps // 20, final_share=0.0, dtype=plan.dtype,
@@ -322,8 +324,6 @@ class Chain:
 
     def _exercises(self, arm: Arm) -> list[Exercise]:
         exercises = self.material.exercises
-        if "permuted" in arm.data:
-            return corpora.permuted(exercises, self.seed)
         if arm.keep_below == 1:
             return exercises
         solutions = [(p.exercise.entry_point, p.exercise.solution) for p in self.material.problems]

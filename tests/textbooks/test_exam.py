@@ -17,7 +17,7 @@ def training() -> list[Exercise]:
 
 @pytest.fixture(scope="module")
 def problems(training) -> list[Problem]:
-    return exam.draw(training, [], 6, seed=12)
+    return exam.draw(training, [], 6, seed=12, depth=3)
 
 
 def test_every_stratum_is_there_and_none_of_its_problems_is_in_the_training_data(problems, training):
@@ -33,7 +33,7 @@ def test_every_stratum_is_there_and_none_of_its_problems_is_in_the_training_data
 def test_a_problem_that_is_in_the_training_data_is_never_asked(training, problems):
     """The examination drawn from the same seed, when its own problems are the training data, asks others."""
     asked = [problem.exercise for problem in problems if problem.stratum == "same"]
-    again = exam.draw([*training, *asked], [], 6, seed=12)
+    again = exam.draw([*training, *asked], [], 6, seed=12, depth=3)
     assert {e.key for e in asked}.isdisjoint(p.exercise.key for p in again)
 
 
@@ -81,4 +81,4 @@ def test_a_saved_examination_is_read_back_as_it_was(problems, tmp_path):
 def test_a_stratum_that_cannot_be_filled_says_so(training, monkeypatch):
     monkeypatch.setattr(exam, "examination", lambda *_: training[:3])
     with pytest.raises(ValueError, match="ask for fewer"):
-        exam.draw([], [], 5, seed=1)
+        exam.draw([], [], 5, seed=1, depth=3)

@@ -161,15 +161,16 @@ def _needs(rng: random.Random, order: Order, strict: bool) -> tuple[list[frozens
 def _composition(rng: random.Random, needed, stratum: str, hold_out: HoldOut) -> Composition | None:
     everything = frozenset(p.name for p in primitives())
     allowed = everything - hold_out.textbook_only
+    depths = [depth for depth in DEPTHS if depth <= hold_out.max_depth]
     if stratum == "longer":
         return draw_composition(rng, hold_out.max_depth + 1, needed, allowed, hold_out)
     if stratum == "textbook":
-        return draw_composition(rng, rng.choice(DEPTHS), [*needed, hold_out.textbook_only], None, hold_out)
+        return draw_composition(rng, rng.choice(depths), [*needed, hold_out.textbook_only], None, hold_out)
     if stratum == "pairs":
         open_ = HoldOut(frozenset(compatible_pairs()) - hold_out.pairs)
         steps = draw_composition(rng, 2, needed, allowed, open_)
         return steps if steps and not open_.forbids(steps) else None
-    depth = rng.choice([d for d in DEPTHS if d <= hold_out.max_depth])
+    depth = rng.choice(depths)
     return draw_composition(rng, max(depth, min(len(needed), hold_out.max_depth)), needed, allowed, hold_out)
 
 
