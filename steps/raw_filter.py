@@ -11,11 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from common.records import ARTIFACTS, fingerprint, write_json
-from common.terminal import bar, heading, make_console, table
+from common.records import fingerprint, write_json
+from common.terminal import bar, make_console
 from steps import FOLDER, load
 
-RECORD = ARTIFACTS / "08_textbook_synthesis" / "filter.json"
 BLOCK = 128  # tokens of byte-level BPE
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -28,15 +27,15 @@ def main(
     record: Annotated[bool, typer.Option("--record", help="keep the figures in artifacts/")] = False,
     show: Annotated[bool, typer.Option("--show", help="tell what is recorded, without running it")] = False,
 ) -> None:
-    if show:
-        import json
+    from textbooks import story
 
-        tell(json.loads(RECORD.read_text(encoding="utf-8")))
+    if show:
+        story.show_filter(make_console(), story.recorded_filter())
         return
     run = measure(steps, seed)
-    tell(run)
+    story.show_filter(make_console(), run)
     if record:
-        write_json(RECORD, run)
+        write_json(story.FILTER, run)
 
 
 def measure(steps: int, seed: int) -> dict[str, Any]:
@@ -84,24 +83,6 @@ def measure(steps: int, seed: int) -> dict[str, Any]:
         "machine": machine(),
         "fingerprint": {file.stem: fingerprint(file) for file in (FOLDER / "07_full_gpt.py", Path(__file__))},
     }
-
-
-def tell(run: dict[str, Any]) -> None:
-    console = make_console()
-    heading(console, "Which raw code is worth reading?")
-    labels, agreed = run["labels"], run["labels"]["agreement"]
-    console.print(
-        f"{run['corpus']['chunks']:,} functions of Python's library; {labels['found_here']} of {labels['n']} labelled "
-        f"ones are in this Python.\nlabels: {labels['source']}\nsecond labelling: {labels['second_source']}\n"
-        f"agreement on what to keep: Cohen's kappa {agreed['keep']:.2f} (n = {agreed['n']})\n"
-    )
-    rows = table("features", "AUC", "95 % interval", "precision", "kept", "at random", right=(1, 2, 3, 4, 5))
-    for name, q in run["quality"].items():
-        interval = f"{q['auc_low']:.2f}–{q['auc_high']:.2f}"
-        rows.add_row(
-            name, f"{q['auc']:.3f}", interval, f"{q['precision']:.3f}", f"{q['kept']:.0%}", f"{q['base_rate']:.3f}"
-        )
-    console.print(rows)
 
 
 if __name__ == "__main__":

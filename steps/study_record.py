@@ -22,7 +22,6 @@ DEVIATIONS = (
     ("exercises", "180 M tokens, by GPT-3.5", "{exercises:,} characters, by a grammar, each verified",
      "a solution that was run is known to be right"),
     ("optimizer", "AdamW", "Muon and AdamW", "as in step 07"),
-    ("finetuning loss", "every token", "the completion's tokens", "the docstring is given at the examination"),
     ("model", "rotary positions, parallel attention and MLP", "GPT-2's shape (step 07)", "this project built it"),
     ("examination", "HumanEval", "six strata of problems, HumanEval's solutions foreseen", "strata tell what was "
      "learned, and what only seems so"),

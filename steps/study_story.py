@@ -10,6 +10,7 @@ from rich.text import Text
 
 from common.records import ARTIFACTS
 from common.terminal import count, duration, heading, table
+from steps import load
 from steps.story import Story
 from textbooks.exam import STRATA
 from textbooks.report import best
@@ -197,9 +198,10 @@ def show_answers(console: "Console", run: Mapping[str, Any]) -> None:
 def on_paper(plan: "Plan", parameters: int) -> dict[str, float]:
     """What a preset would need, computed: FLOPs by 6 · N · tokens (Kaplan et al., arXiv 2001.08361, section 2.1),
     memory as weights, gradients and AdamW's two moments in float32 plus the activations that backward keeps."""
+    from textbooks.study import steps_of
+
     tokens_a_step = plan.batch_size * plan.block_size
-    pretraining = plan.steps * tokens_a_step * (5 + 3)  # five arms, and one three times as long
-    finetuning = 7 * plan.finetuning_steps * tokens_a_step
+    pretraining, finetuning = (sum(steps_of(arm, plan) for arm in load(n).ARMS) * tokens_a_step for n in (9, 10))
     kept_a_token = plan.n_layer * 34 * plan.n_embd * 2 + plan.vocab_size * 6  # Korthikanti et al., arXiv 2205.05198
     flops = 6 * parameters * (pretraining + finetuning) * len(plan.seeds)
     return {

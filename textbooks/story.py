@@ -19,6 +19,7 @@ from textbooks.pipeline import STAGES
 from textbooks.records import Exercise, from_row, read_jsonl, training_text
 from textbooks.topics import leaves, tree
 
+FILTER = ARTIFACTS / "08_textbook_synthesis" / "filter.json"  # what python -m steps.raw_filter recorded
 STAGE_MEANS = {
     "prompted": "topic × topic × audience, drawn without repeats",
     "answered": "the teacher gave an answer",
@@ -148,6 +149,29 @@ def show_size(console: Console, run: Mapping[str, Any]) -> None:
             )
 
 
+def show_filter(console: Console, run: Mapping[str, Any]) -> None:
+    """The other source of good data, as phi-1 has it: raw code, of which a filter keeps what is worth reading."""
+    heading(console, "Which raw code is worth reading?")
+    labels, agreed = run["labels"], run["labels"]["agreement"]
+    console.print(
+        f"{run['corpus']['chunks']:,} functions of Python's own library, {labels['n']} of them labelled for educational "
+        f"value.\nlabels: {labels['source']}\nsecond labelling: {labels['second_source']}\n"
+        f"agreement on what to keep: Cohen's kappa {agreed['keep']:.2f} (n = {agreed['n']})\n"
+    )
+    rows = table("features", "AUC", "95 % interval", "precision", "kept", "at random", right=(1, 2, 3, 4, 5))
+    for name, q in run["quality"].items():
+        interval = f"{q['auc_low']:.2f}–{q['auc_high']:.2f}"
+        rows.add_row(
+            name, f"{q['auc']:.3f}", interval, f"{q['precision']:.3f}", f"{q['kept']:.0%}", f"{q['base_rate']:.3f}"
+        )
+    console.print(rows)
+    console.print(f"\n{run['command']}", style="dim")
+
+
+def recorded_filter() -> dict[str, Any]:
+    return json.loads(FILTER.read_text(encoding="utf-8"))
+
+
 def tell(console: Console, run: Mapping[str, Any], folder: Path) -> None:
     """The story of a finished run, from its figures and from the samples in `folder`."""
     if run["example"]:
@@ -165,6 +189,7 @@ def tell(console: Console, run: Mapping[str, Any], folder: Path) -> None:
         removed.setdefault(row["stage"], (row["stage"], row["reason"], text))
     show_records(console, [*exercises[1:3], *pages[:1]], list(removed.values()))
     show_size(console, run)
+    show_filter(console, recorded_filter())
 
 
 def recorded(name: str) -> list[dict[str, Any]]:
