@@ -117,7 +117,12 @@ def main(
     budget_tokens: Annotated[int | None, typer.Option(help="openai: never use more", min=0)] = None,
     concurrency: Annotated[int, typer.Option(help="openai: requests at once", min=1)] = 8,
     allow_weaker: Annotated[bool, typer.Option("--allow-weaker-isolation", help="below the kernel's")] = False,
+    present: Annotated[bool, typer.Option("--present", help="show the step's slides, full-screen, and stop")] = False,
 ) -> None:
+    if present:
+        from steps.present import present as show_slides
+
+        raise typer.Exit(show_slides(8))
     try:
         if show:
             from textbooks import story

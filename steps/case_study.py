@@ -75,7 +75,12 @@ def main(number: int, arguments: Sequence[str] | None = None) -> None:
             bool, typer.Option("--pretrained/--no-pretrained", help="step 10: also SmolLM2 (98 MB, and slow)")
         ] = True,
         start: Annotated[bool, typer.Option("--start", help="a100: run it, not only compute it")] = False,
+        present: Annotated[bool, typer.Option("--present", help="show the step's slides, and stop")] = False,
     ) -> None:
+        if present:
+            from steps.present import present as show
+
+            raise typer.Exit(show(number))
         from common.terminal import make_console
         from steps import study_story
         from textbooks import study

@@ -1,6 +1,6 @@
 """Rules of the whole suite: shape annotations are enforced, inputs are drawn, and a run can be recorded.
 
-Profiles (HYPOTHESIS_PROFILE): `dev` draws 25 examples a property, `ci` (the default) the same 100 on every machine,
+Profiles (HYPOTHESIS_PROFILE): `dev` draws 25 examples a property, `ci` (the default) the same 50 on every machine,
 `nightly` 2000 new ones; `bugs` draws 25 and, when one fails, looks for no smaller one. `pytest --report FILE` writes
 what was run, and how long it took, as JSON.
 """
@@ -23,7 +23,7 @@ torch.set_num_threads(1)  # the tensors are tiny: a second thread is only someth
 
 calm = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "report_multiple_bugs": False}
 settings.register_profile("dev", max_examples=25, **calm)
-settings.register_profile("ci", max_examples=100, derandomize=True, **calm)
+settings.register_profile("ci", max_examples=50, derandomize=True, **calm)
 settings.register_profile("nightly", max_examples=2000, **calm)
 settings.register_profile("bugs", max_examples=25, derandomize=True, phases=[Phase.generate], **calm)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")

@@ -100,6 +100,7 @@ except Exception as error:
 HOOK = 'import jaxtyping; jaxtyping.install_import_hook(["steps", "common"], "beartype.beartype")'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", [(HOOK, "import steps"), ("import steps", HOOK)], ids=["hook first", "steps first"])
 def test_a_planted_module_has_its_shapes_checked_like_any_other(lines):
     script = LOOK.format(first=lines[0], second=lines[1])
@@ -138,6 +139,7 @@ def test_a_bug_counts_as_caught_only_if_every_named_test_fails_by_its_claim():
     assert Verdict(Bug(**{**bug.__dict__, "caught_by": ()}), {}, 0.0).complaints
 
 
+@pytest.mark.slow
 def test_verify_plants_runs_reports_and_tells_a_survivor(tmp_path):
     """The real thing on two small bugs; then again, blind to one of them."""
     report = tmp_path / "report.json"
@@ -161,6 +163,7 @@ def test_verify_plants_runs_reports_and_tells_a_survivor(tmp_path):
     assert "tokenizer.decode-off-by-one survives" in survived.stdout
 
 
+@pytest.mark.slow
 def test_a_walk_with_a_bug_says_so_learns_from_the_future_and_leaves_no_record(tmp_path, capsys):
     text, out = tmp_path / "text.txt", tmp_path / "run"
     text.write_text("to be or not to be, that is the question\n" * 200, encoding="utf-8")

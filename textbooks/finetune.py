@@ -2,10 +2,10 @@
 
 Three decisions, each of which a test guards:
 
-- Of a pretrained model only the completion is asked: labels are −100 over the prompt and over padding. The docstring is
-  given at test time, so it has nothing to gain by learning to write docstrings. A GPT that has read a million tokens has:
-  its prompts are learned too (`learn_prompts`), for the repeated names in them teach it to copy a name, and so much the
-  sooner can it use in the body what the docstring calls things.
+- Of a pretrained model only the completion is asked: labels are −100 over the prompt and over padding. The docstring
+  is given at test time, so nothing is gained by learning to write docstrings. A GPT of ours that has read a million
+  tokens does gain: names repeat in a prompt, and it has still to learn to copy one. So its prompts are learned too
+  (`learn_prompts`).
 - End-of-text is learned as the last label. Padding is masked by its place, not by its id: most tokenizers pad with
   end-of-text, and masking that id would teach a model never to stop.
 - `prompt_ids` alone decides what the tokens of a prompt are, in training and measuring alike, and the completion is
@@ -131,7 +131,8 @@ def finetune(
     """Train in place whatever of the model requires a gradient: all of it, peft's adapters, or LoRA by hand.
 
     Of the recipe, `batch_size` counts exercises and `dtype` is that of autocast; `model` and `compile` are for whoever
-    makes the model. Every step is a function of (seed, step). Exercises that do not fit the model's window are left out and counted.
+    makes the model. Every step is a function of (seed, step). Exercises that do not fit the model's window are left
+    out and counted.
 
     Raises ValueError if none fits or the tokenizer cannot end a text, Diverged before an update by no number.
     """

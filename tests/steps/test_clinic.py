@@ -59,6 +59,7 @@ def test_a_wrong_diagnosis_is_answered_by_its_symptom_and_the_right_one_by_the_d
     assert all(line in after for line in case.bug.diff() if line.startswith(("+", "-")))
 
 
+@pytest.mark.slow
 def test_the_patient_can_be_run_and_checked_and_the_truth_is_told_when_the_input_ends():
     seed = next(s for s in range(1000) if clinic.draw_case(s, 3).bug.name == "03_attention.mask-off-by-one")
     code, out = visit("r\nc\n", "--step", 3, "--seed", seed)

@@ -72,6 +72,7 @@ def test_the_list_names_every_function():
     assert all(name in said for names in exercises.TO_WRITE.values() for name in names)
 
 
+@pytest.mark.slow
 def test_the_projects_tests_judge_what_is_written_and_what_is_not(tmp_path):
     """Step 01 as we wrote it passes; step 03 with one mistake in it fails by the claim that it breaks."""
     shutil.copy(path(1), tmp_path)
@@ -85,6 +86,7 @@ def test_the_projects_tests_judge_what_is_written_and_what_is_not(tmp_path):
     assert "✓ loop matrix product" not in third  # step 02 is not in the folder
 
 
+@pytest.mark.slow
 def test_an_unwritten_function_is_your_turn(tmp_path):
     run("write", 2, tmp_path)
     code, said = run("check", tmp_path)

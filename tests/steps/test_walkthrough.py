@@ -214,6 +214,7 @@ main(7, ["--text", sys.stdin.readline().strip(), *OPTIONS])
 """
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_step_and_resume_gives_the_same_run(tmp_path, small_text):
     sizes = ["--block-size", "16", "--n-embd", "16", "--n-layer", "2", "--n-head", "2", "--batch-size", "4"]
     options = [*sizes, "--steps", "60", "--sample", "0", "--optimizer", "adamw"]
@@ -256,6 +257,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
 def test_ctrl_c_saves_says_how_to_go_on_and_exits_130(small_text, tmp_path):
     command = [sys.executable, "-m", "steps.01_bigram", "--text", str(small_text), "--out", str(tmp_path / "run")]
@@ -281,6 +283,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_130(small_text, tmp_path):
     assert again.returncode == 0 and f"going on from step {stopped:,}" in again.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "tolerance"), [("adamw", 2e-5), ("muon", 1e-3)])  # Muon rounds to bfloat16
 def test_two_processes_train_like_one_on_the_same_global_batch(optimizer, tolerance, small_text, tmp_path):
     sizes = [
