@@ -205,8 +205,7 @@ def hypotheses() -> Cells:
     rows = []
     for it in run("10_finetuning").hypotheses:
         points = f"{100 * it.difference:+.1f} ({100 * it.low:+.1f} to {100 * it.high:+.1f})".replace("-", "−")
-        verdict = "holds" if it.holds else "the reverse" if it.high < 0 and it.p_holm < 0.05 else "not shown"
-        rows.append((it.statement, f"{_minus(it.better)} against {_minus(it.worse)}", points, verdict))
+        rows.append((it.statement, f"{_minus(it.better)} against {_minus(it.worse)}", points, it.verdict))
     return ("the claim", "compared", "difference in points", ""), rows
 
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from textbooks.records import Exercise
 
 REAL_PROBLEMS = 40  # of each stratum, for the pretrained model: it is a hundred times slower than ours
-HUMANEVAL = 164
 PLANS = {
     "quick": Plan(
         exercises=240, sections=24, problems=5, steps=10, finetuning_steps=10, samples=2, thresholds=(0.9,),
@@ -161,6 +160,7 @@ def conduct(
         if with_pretrained:
             run["real_model"] = pretrained(preset, folder, problems, exercises, allow_weaker, console)
     run["near_floor"] = report.near_floor(run["arms"])
+    run["seed_spread"] = report.seed_spread(run["arms"])
     every = study.results(folder, plan, (*load(9).ARMS, *(arms if number == 10 else ())))
     chains = zip(*([result["seconds"] for result in found] for found in every.values()), strict=True)
     run["wall_seconds"] = round(max(map(sum, chains)) + run.get("real_model", {}).get("seconds", 0), 1)
@@ -241,13 +241,16 @@ def pretrained(
     plan, model = real_model.plans()[preset], None
     if preset == "quick":
         plan, model = replace(plan, targets=("c_attn", "c_fc", "c_proj")), folder / "seed-1" / "C" / "model"
+    humaneval = min(exam.HUMANEVAL, PLANS[preset].problems)
     asked = [p for _, part in exam.by_stratum(problems, problems) for p in part[:REAL_PROBLEMS]]
 
     def measure(model: Any, tokenizer: Any) -> dict[str, Any]:
         coder = Coder(model, tokenizer)
-        with bar(console, len(asked) + HUMANEVAL, 0, "examination") as progress:
+        with bar(console, len(asked) + humaneval, 0, "examination") as progress:
             sheets = exam.sit(coder, asked, on_done=lambda done: progress.update(done, []))
-            human = exam.humaneval(coder, allow_weaker, lambda done: progress.update(len(asked) + done, ["HumanEval"]))
+            human = exam.humaneval(
+                coder, humaneval, allow_weaker, lambda done: progress.update(len(asked) + done, ["HumanEval"])
+            )
         graded = exam.grade(asked, sheets, os.cpu_count() or 1, allow_weaker)
         passed = "".join("01"[sheet[0].passed] for sheet in graded)
         return {"passed": passed, "humaneval": human, "answers": [sheet[0] for sheet in sheets[:: REAL_PROBLEMS // 2]]}

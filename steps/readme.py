@@ -86,7 +86,7 @@ def benchmark_block() -> str:
 
 
 def study_block() -> str:
-    from steps.study_story import limits
+    from steps.study_story import limits, seeds
 
     file = ARTIFACTS / "10_finetuning" / "run.json"
     if not file.exists():
@@ -96,15 +96,14 @@ def study_block() -> str:
     for claim in run["hypotheses"]:
         told = f"{100 * claim['difference']:+.1f} ({100 * claim['low']:+.1f} to {100 * claim['high']:+.1f})"
         sides = f"{claim['better']} against {claim['worse']}, {', '.join(claim['strata'])}"
-        verdict = "holds" if claim["holds"] else "not shown"
-        rows.append(f"| {claim['statement']} | {sides} | {told} | {claim['p_holm']:.2g} | {verdict} |")
+        rows.append(f"| {claim['statement']} | {sides} | {told} | {claim['p_holm']:.2g} | {claim['verdict']} |")
     return (
         "![Problems solved at the first try, by training data](artifacts/10_finetuning/ladder.png)\n\n"
         + (f"**What it does not show:** {limits(run)[0]}\n\n" if run["near_floor"] else "")
         + "\n".join(rows)
         + f"\n\nDifferences in pass@1 on held-out problems, with 95 % intervals; {len(run['seeds'])} seeds, "
         + f"{count(run['parameters'])} parameters, {duration(run['wall_seconds'])} on {run['machine']['cores']} cores. "
-        + "The [report](artifacts/10_finetuning/report.md) has every figure, and what they do not show."
+        + f"{seeds(run)} The [report](artifacts/10_finetuning/report.md) has every figure, and what they do not show."
     )
 
 

@@ -115,8 +115,9 @@ def _hypotheses(run: Mapping[str, Any]) -> list[str]:
     lines.append("|---|---|---|---|---|")
     for claim in run["hypotheses"]:
         told = f"{100 * claim['difference']:+.1f} ({100 * claim['low']:+.1f} to {100 * claim['high']:+.1f})"
-        least = f"not shown; {100 * claim['detectable']:.1f} points would have been, four times in five"
-        verdict = "holds" if claim["holds"] else least
+        verdict = claim["verdict"]
+        if verdict == "not shown":
+            verdict += f"; {100 * claim['detectable']:.1f} points would have been, four times in five"
         sides = f"{claim['better']} against {claim['worse']}: {', '.join(claim['strata'])}"
         lines.append(f"| {claim['statement']} | {sides} | {told} | {claim['p_holm']:.2g} | {verdict} |")
     return [*lines, "", "Paired bootstrap over problems; exact McNemar (sign test over seeds); Holm's correction."]

@@ -34,14 +34,23 @@ NOT_SHOWN = (
     "Little about HumanEval: our own models are not asked to solve it; given is how well they foresee its solutions.",
     "The examination is made by the grammar that made the exercises (the unconventional problems are not): what is "
     "learned is learned for its world.",
-    "Seeds are few. Intervals speak of other problems of the same kind, not of other trainings.",
 )
+
+
+def seeds(run: Mapping[str, Any]) -> str:
+    """How much chance there is in a training, and what intervals have to say about it."""
+    it = run["seed_spread"]
+    return (
+        f"Seeds are few, and matter: {it['arm']} solves {100 * it['lowest']:.1f} % of the problems with one seed and "
+        f"{100 * it['highest']:.1f} % with another. Intervals speak of other problems of the same kind, not of other "
+        "trainings; so a claim holds only if every seed says the same."
+    )
 
 
 def limits(run: Mapping[str, Any]) -> tuple[str, ...]:
     """What the study does not show; first of all, if so, that nobody solved enough to differ."""
     if not run["near_floor"]:
-        return NOT_SHOWN
+        return (*NOT_SHOWN, seeds(run))
     arm = run["arms"][best(run["arms"])]
     floor = (
         f"That data quality does not matter. No arm solves more than {100 * arm['scores']['all']['rate']:.1f} % of the "
@@ -49,7 +58,7 @@ def limits(run: Mapping[str, Any]) -> tuple[str, ...]:
         f"({100 * arm['parse_rate']:.0f} % of the best arm's answers are Python that defines the function), but this "
         "budget is too small for this examination."
     )
-    return (floor, *NOT_SHOWN)
+    return (floor, *NOT_SHOWN, seeds(run))
 
 
 def percent(rate: Mapping[str, float]) -> str:
@@ -133,14 +142,12 @@ def show_hypotheses(console: "Console", run: Mapping[str, Any]) -> None:
     rows = table("claim", "compared", "difference, points", "p (Holm)", "", right=(2, 3))
     for claim in run["hypotheses"]:
         told = f"{100 * claim['difference']:+.1f} ({100 * claim['low']:+.1f} to {100 * claim['high']:+.1f})"
-        verdict = Text("holds", style="green") if claim["holds"] else Text("not shown", style="yellow")
-        if not claim["holds"] and claim["high"] < 0 and claim["p_holm"] < 0.05:
-            verdict = Text("the reverse", style="red")
+        style = {"holds": "green", "the reverse": "red"}.get(claim["verdict"], "yellow")
         sides = f"{claim['better']} against {claim['worse']}, {', '.join(claim['strata'])}"
-        rows.add_row(Text(claim["statement"]), sides, told, f"{claim['p_holm']:.2g}", verdict)
+        rows.add_row(Text(claim["statement"]), sides, told, f"{claim['p_holm']:.2g}", Text(claim["verdict"], style=style))
     console.print(rows)
     for claim in run["hypotheses"]:
-        if not claim["holds"]:
+        if claim["verdict"] == "not shown":
             least = f"{100 * claim['detectable']:.1f} points"
             console.print(
                 Text(f"{claim['name']}: a true difference of {least} would have shown four times in five", style="dim")

@@ -14,6 +14,7 @@ not recorded) the same primitives with the same parameters.
 """
 
 import ast
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from textbooks.verify import Job, verify_many
 
 STRATA = (*DRAWN, "unconventional")
 MAX_NEW_TOKENS = 110
+HUMANEVAL = 164  # problems
 HUMANEVAL_TOKENS = 128
 
 
@@ -161,7 +163,9 @@ def grade(
 
 def defines(program: str, name: str) -> bool:
     try:
-        body = ast.parse(program).body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "1if" is bad style, and Python says so on the reader's terminal
+            body = ast.parse(program).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return any(isinstance(node, ast.FunctionDef) and node.name == name for node in body)
@@ -187,21 +191,25 @@ def forced_choice(coder: Coder, problems: Sequence[Problem]) -> list[bool | None
     return [next(answers) if problem.mutant else None for problem in problems]
 
 
-def humaneval_bits_per_byte(coder: Coder) -> float:
-    """How well the model foresees HumanEval's canonical solutions: −log₂ p over their UTF-8 bytes; lower is better."""
+def humaneval_bits_per_byte(coder: Coder, count: int = HUMANEVAL) -> float:
+    """How well the model foresees the canonical solutions of HumanEval's first `count` problems: −log₂ p over their UTF-8
+    bytes; lower is better."""
     from textbooks.humaneval import problems
 
-    found = problems()
+    found = problems()[:count]
     nats = log_likelihood(coder, [p.prompt for p in found], ["\n" + p.canonical_solution.rstrip() for p in found])
     size = sum(len(p.canonical_solution.rstrip().encode()) + 1 for p in found)
     return -float(sum(nats)) / np.log(2) / size
 
 
-def humaneval(coder: Coder, allow_weaker: bool = False, on_done: Callable[[int], None] = lambda done: None) -> str:
-    """HumanEval, greedy, 128 tokens: "1" for each problem solved and "0" for the others, in their order."""
+def humaneval(
+    coder: Coder, count: int = HUMANEVAL, allow_weaker: bool = False,
+    on_done: Callable[[int], None] = lambda done: None,
+) -> str:  # fmt: skip
+    """HumanEval's first `count` problems, greedy, 128 tokens: "1" for each one solved and "0" for the others."""
     from textbooks.humaneval import check_many, problems
 
-    found = problems()
+    found = problems()[:count]
     written = complete(coder, [p.prompt for p in found], HUMANEVAL_TOKENS, on_done=on_done)
     pairs = [(problem, texts[0]) for problem, texts in zip(found, written, strict=True)]
     return "".join("01"[outcome.passed] for _, outcome in check_many(pairs, allow_weaker=allow_weaker))

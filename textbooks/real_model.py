@@ -13,6 +13,7 @@ kept: its adapter is read back from its file and merged into a model that traini
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,7 +64,8 @@ def add_adapter(model, plan: Plan, seed: int):
         target_modules=list(plan.targets),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft still asks by a name that transformers is giving up
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config)
     config.base_model_name_or_path = NAME  # peft writes the path of this machine's file

@@ -126,13 +126,31 @@ def tested(problems: Sequence[Problem], passed: Mapping[str, np.ndarray]) -> lis
                     "difference": interval.value,
                     "low": interval.low,
                     "high": interval.high,
+                    "by_seed": [float(d) for d in better.mean(axis=1) - worse.mean(axis=1)],
                     "p": statistics.mcnemar(better, worse),
                     "detectable": statistics.detectable(better, worse),
                 }
             )
     for claim, p in zip(found, statistics.holm([claim["p"] for claim in found]), strict=True):
-        claim |= {"p_holm": p, "holds": bool(p < 0.05 and claim["low"] > 0)}
+        claim["p_holm"] = p
+        claim["verdict"] = verdict(claim)
     return found
+
+
+def verdict(claim: Mapping[str, Any]) -> str:
+    """What may be said of a claim. An interval over problems knows nothing of other trainings, so seeds must agree."""
+    if claim["p_holm"] >= 0.05 or claim["low"] <= 0 <= claim["high"]:
+        return "not shown"
+    if min(claim["by_seed"]) > 0:
+        return "holds"
+    return "the reverse" if max(claim["by_seed"]) < 0 else "seeds disagree"
+
+
+def seed_spread(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The arm whose seeds differ most in what they solve, with the lowest and the highest share."""
+    rates = {name: [np.mean([*map(int, bits)]) for bits in arm["outcomes"].values()] for name, arm in arms.items()}
+    name = max(rates, key=lambda name: max(rates[name]) - min(rates[name]))
+    return {"arm": name, "lowest": float(min(rates[name])), "highest": float(max(rates[name]))}
 
 
 def decontamination(

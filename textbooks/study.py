@@ -66,7 +66,7 @@ class Plan:
 
     exercises: int  # prompts for step 08's grammar, as its own preset
     sections: int
-    problems: int  # of each drawn stratum
+    problems: int  # of each drawn stratum, and at most so many of HumanEval
     steps: int  # of pretraining
     finetuning_steps: int
     depth: int = 3  # the exercises and problems compose at most so many primitives; the stratum `longer` one more
@@ -269,7 +269,7 @@ class Chain:
             "passed": _bits(sheet[0].passed for sheet in graded),
             "parses": _bits(sheet[0].parses for sheet in graded),
             "chosen": "".join("-" if choice is None else "01"[choice] for choice in choices),
-            "humaneval_bits_per_byte": exam.humaneval_bits_per_byte(coder),
+            "humaneval_bits_per_byte": exam.humaneval_bits_per_byte(coder, self.plan.problems),
         }
         rows = [{"program": sheet[0]} for sheet in answers]
         if arm.samples:
@@ -372,6 +372,7 @@ def open_coder(folder: Path, device: "torch.device | str" = "cpu") -> Coder:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # it warns of padding without a mask where nothing is padded
     return Coder(AutoModelForCausalLM.from_pretrained(folder).to(device), AutoTokenizer.from_pretrained(folder))
 
 

@@ -42,10 +42,23 @@ def test_a_large_difference_holds_no_difference_does_not_and_a_reverse_one_does_
     strong, weak = bits(dict.fromkeys(exam.STRATA, 19)), bits(dict.fromkeys(exam.STRATA, 2))
     passed = {**dict.fromkeys(ARMS, weak), "C+X": strong, "A+X": strong, "copying": weak}
     found = {claim["name"]: claim for claim in report.tested(PROBLEMS, passed)}
-    assert found["textbooks-after-finetuning"]["holds"] and found["textbooks-after-finetuning"]["low"] > 0.5
-    assert not found["quality-before-quantity"]["holds"] and found["quality-before-quantity"]["p"] == 1
-    assert not found["filter-helps"]["holds"] and found["filter-helps"]["difference"] < 0
+    said = {name: claim["verdict"] for name, claim in found.items()}
+    assert said["textbooks-after-finetuning"] == "holds" and found["textbooks-after-finetuning"]["low"] > 0.5
+    assert said["quality-before-quantity"] == "not shown" and found["quality-before-quantity"]["p"] == 1
+    assert said["filter-helps"] == "the reverse" and found["filter-helps"]["difference"] < 0
     assert all(claim["p_holm"] >= claim["p"] for claim in found.values())
+
+
+def test_a_claim_holds_only_if_every_seed_says_so():
+    strong, weak = (bits(dict.fromkeys(exam.STRATA, n)) for n in (19, 4))
+    steady, torn = np.vstack([strong, strong]), np.vstack([strong, bits({})])
+    for better, said in ((steady, "holds"), (torn, "seeds disagree")):
+        passed = {**dict.fromkeys(ARMS, np.vstack([weak, weak])), "C+X": better, "copying": weak}
+        found = {claim["name"]: claim for claim in report.tested(PROBLEMS, passed)}
+        assert found["quality-before-quantity"]["low"] > 0 and found["quality-before-quantity"]["verdict"] == said
+        assert len(found["not-by-looking-up"]["by_seed"]) == 2
+    arms = {"A": {"outcomes": {"1": "0110", "2": "0111"}}, "B": {"outcomes": {"1": "0000", "2": "1111"}}}
+    assert report.seed_spread(arms) == {"arm": "B", "lowest": 0.0, "highest": 1.0}
 
 
 def test_pruning_is_judged_apart_on_problems_with_and_without_a_similar_exercise():
