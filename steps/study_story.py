@@ -40,17 +40,25 @@ NOT_SHOWN = (
 def seeds(run: Mapping[str, Any]) -> str:
     """How much chance there is in a training, and what intervals have to say about it."""
     it = run["seed_spread"]
+    lowest, highest = (f"{100 * it[end]:.1f} %" for end in ("lowest", "highest"))
+    apart = f", and matter: {it['arm']} solves {lowest} of the problems with one seed and {highest} with another"
     return (
-        f"Seeds are few, and matter: {it['arm']} solves {100 * it['lowest']:.1f} % of the problems with one seed and "
-        f"{100 * it['highest']:.1f} % with another. Intervals speak of other problems of the same kind, not of other "
-        "trainings; so a claim holds only if every seed says the same."
+        f"Seeds are few{apart if highest != lowest else ''}. Intervals speak of other problems of the same kind, not of "
+        "other trainings; so a claim holds only if every seed says the same."
     )
 
 
 def limits(run: Mapping[str, Any]) -> tuple[str, ...]:
     """What the study does not show; first of all, if so, that nobody solved enough to differ."""
+    always = (*NOT_SHOWN, seeds(run))
+    if run["plan"]["finetuning_steps"] > run["plan"]["steps"] and any(arm["tuned"] for arm in run["arms"].values()):
+        always += (
+            f"Finetuning takes {run['plan']['finetuning_steps']:,} steps after {run['plan']['steps']:,} of pretraining, "
+            "at the same learning rate: little of what was read first may be left by then, so arms that differ only "
+            "in it are compared where they are most alike.",
+        )
     if not run["near_floor"]:
-        return (*NOT_SHOWN, seeds(run))
+        return always
     arm = run["arms"][best(run["arms"])]
     floor = (
         f"That data quality does not matter. No arm solves more than {100 * arm['scores']['all']['rate']:.1f} % of the "
@@ -58,7 +66,7 @@ def limits(run: Mapping[str, Any]) -> tuple[str, ...]:
         f"({100 * arm['parse_rate']:.0f} % of the best arm's answers are Python that defines the function), but this "
         "budget is too small for this examination."
     )
-    return (floor, *NOT_SHOWN, seeds(run))
+    return (floor, *always)
 
 
 def percent(rate: Mapping[str, float]) -> str:
