@@ -27,6 +27,7 @@ NAME = Path(__file__).stem
 ARMS = (  # the GPTs of step 09, and one that read nothing, all of their weights trained on
     Arm("0+X", "exercises alone", "exercises", tuned=True, samples=True),
     Arm("A+X", "raw code, then exercises", "exercises", "A", tuned=True),
+    Arm("A3+X", "three times the raw code, then exercises", "exercises", "A3", tuned=True),
     Arm("B+X", "filtered code, then exercises", "exercises", "B", tuned=True),
     Arm("C+X", "textbooks, then exercises", "exercises", "C", tuned=True, samples=True),
     Arm("C-+X", "permuted textbooks, then exercises", "exercises", "C-", tuned=True),

@@ -90,5 +90,5 @@ def test_the_large_preset_fits_its_machine_on_paper():
 
 def test_the_hypotheses_name_each_kind_of_arm_once_pretrained_arms_are_examined_too():
     named = {claim[side] for claim in report.hypotheses().values() for side in ("better", "worse")}
-    assert {"C", "C+X", "C-+X", "A+X", "B+X", "0+X", "C+T", "copying"} == named
+    assert {"C", "C+X", "C-+X", "A+X", "A3+X", "B+X", "0+X", "C+T", "copying"} == named
     assert all(study.steps_of(ARMS[name], PLANS["laptop"]) > 0 for name in named - {"copying"})
