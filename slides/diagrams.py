@@ -97,8 +97,8 @@ def arms() -> Canvas:
 def pass_rates() -> Canvas:
     """The case study's figure: problems solved by what was read, before and after finetuning, with 95 % intervals."""
     before, after = run("09_pretraining").arms, run("10_finetuning").arms
-    names = {"0": "nothing", "A": "raw code", "B": "filtered code"}
-    names |= {"C": "filtered code,\ntextbooks", "C-": "filtered code,\ntextbooks permuted"}
+    names = {"0": "nothing", "A": "raw code", "A3": "three times\nas much", "B": "filtered code"}
+    names |= {"C": "filtered code,\ntextbooks", "C-": "the same,\npermuted"}
     canvas = Canvas()
     axis = canvas.inset(0.75, 0.8, 10.6, 3.25)
     shown = [arms[key].scores["all"] for arms in (before, after) for key in arms if key.removesuffix("+X") in names]

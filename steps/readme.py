@@ -92,12 +92,16 @@ def study_block() -> str:
     if not file.exists():
         return "The study of steps 09 and 10 is not recorded."
     run = json.loads(file.read_text(encoding="utf-8"))
-    rows = ["| claim | compared | points | p (Holm) | |", "|---|---|--:|--:|---|"]
+    rows, claims = ["| claim | compared | points | p (Holm) | |", "|---|---|--:|--:|---|"], {}
     for claim in run["hypotheses"]:
         told = f"{100 * claim['difference']:+.1f} ({100 * claim['low']:+.1f} to {100 * claim['high']:+.1f})"
+        claims[claim["name"]] = f"{told} points: {claim['verdict']}"
         sides = f"{claim['better']} against {claim['worse']}, {', '.join(claim['strata'])}"
         rows.append(f"| {claim['statement']} | {sides} | {told} | {claim['p_holm']:.2g} | {claim['verdict']} |")
+    quantity, form = claims["quality-beats-quantity"], claims["textbooks-after-finetuning"]
     return (
+        f"Filtered code and textbooks against three times as much raw code, each followed by exercises: {quantity}. "
+        f"Against the same textbooks with their code permuted, which keeps the form and takes the quality: {form}.\n\n"
         "![Problems solved at the first try, by training data](artifacts/10_finetuning/ladder.png)\n\n"
         + (f"**What it does not show:** {limits(run)[0]}\n\n" if run["near_floor"] else "")
         + "\n".join(rows)

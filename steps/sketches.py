@@ -219,7 +219,7 @@ def pass_rates(number: int, width: int) -> RenderableType:
     """Problems solved by what was read: before, and after this step's exercises (+X), with their intervals."""
     runs = recorded_runs()
     scored = runs[number - 1]["arms"] | runs[number]["arms"]
-    shown = [name for read_before in ("0", "A", "B", "C", "C-") for name in (read_before, f"{read_before}+X")]
+    shown = [name for read_before in ("0", "A", "A3", "B", "C", "C-") for name in (read_before, f"{read_before}+X")]
     made = table("arm", "", "solved, %", "interval", "", right=(2,))
     for name in (name for name in shown if name in scored):
         low, rate, high = (100 * scored[name]["scores"]["all"][key] for key in ("low", "rate", "high"))
