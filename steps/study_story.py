@@ -43,8 +43,8 @@ def seeds(run: Mapping[str, Any]) -> str:
     lowest, highest = (f"{100 * it[end]:.1f} %" for end in ("lowest", "highest"))
     apart = f", and matter: {it['arm']} solves {lowest} of the problems with one seed and {highest} with another"
     return (
-        f"Seeds are few{apart if highest != lowest else ''}. Intervals speak of other problems of the same kind, not of "
-        "other trainings; so a claim holds only if every seed says the same."
+        f"Seeds are few{apart if highest != lowest else ''}. Intervals speak of other problems of the same kind, not "
+        "of other trainings; so a claim holds only if every seed says the same."
     )
 
 
@@ -53,8 +53,8 @@ def limits(run: Mapping[str, Any]) -> tuple[str, ...]:
     always = (*NOT_SHOWN, seeds(run))
     if run["plan"]["finetuning_steps"] > run["plan"]["steps"] and any(arm["tuned"] for arm in run["arms"].values()):
         always += (
-            f"Finetuning takes {run['plan']['finetuning_steps']:,} steps after {run['plan']['steps']:,} of pretraining, "
-            "at the same learning rate: little of what was read first may be left by then, so arms that differ only "
+            f"Finetuning takes {run['plan']['finetuning_steps']:,} steps after {run['plan']['steps']:,} of "
+            "pretraining, at the same learning rate: little of what was read first may be left by then, so arms that differ only "
             "in it are compared where they are most alike.",
         )
     if not run["near_floor"]:
@@ -150,9 +150,9 @@ def show_hypotheses(console: "Console", run: Mapping[str, Any]) -> None:
     rows = table("claim", "compared", "difference, points", "p (Holm)", "", right=(2, 3))
     for claim in run["hypotheses"]:
         told = f"{100 * claim['difference']:+.1f} ({100 * claim['low']:+.1f} to {100 * claim['high']:+.1f})"
-        style = {"holds": "green", "the reverse": "red"}.get(claim["verdict"], "yellow")
+        color = {"holds": "green", "the reverse": "red"}.get(claim["verdict"], "yellow")
         sides = f"{claim['better']} against {claim['worse']}, {', '.join(claim['strata'])}"
-        rows.add_row(Text(claim["statement"]), sides, told, f"{claim['p_holm']:.2g}", Text(claim["verdict"], style=style))
+        rows.add_row(Text(claim["statement"]), sides, told, f"{claim['p_holm']:.2g}", Text(claim["verdict"], color))
     console.print(rows)
     for claim in run["hypotheses"]:
         if claim["verdict"] == "not shown":

@@ -192,8 +192,8 @@ def forced_choice(coder: Coder, problems: Sequence[Problem]) -> list[bool | None
 
 
 def humaneval_bits_per_byte(coder: Coder, count: int = HUMANEVAL) -> float:
-    """How well the model foresees the canonical solutions of HumanEval's first `count` problems: −log₂ p over their UTF-8
-    bytes; lower is better."""
+    """How well the model foresees the canonical solutions of HumanEval's first `count` problems: −log₂ p over their
+    UTF-8 bytes; lower is better."""
     from textbooks.humaneval import problems
 
     found = problems()[:count]

@@ -154,8 +154,8 @@ def show_filter(console: Console, run: Mapping[str, Any]) -> None:
     heading(console, "Which raw code is worth reading?")
     labels, agreed = run["labels"], run["labels"]["agreement"]
     console.print(
-        f"{run['corpus']['chunks']:,} functions of Python's own library, {labels['n']} of them labelled for educational "
-        f"value.\nlabels: {labels['source']}\nsecond labelling: {labels['second_source']}\n"
+        f"{run['corpus']['chunks']:,} functions of Python's own library, {labels['n']} of them labelled for "
+        f"educational value.\nlabels: {labels['source']}\nsecond labelling: {labels['second_source']}\n"
         f"agreement on what to keep: Cohen's kappa {agreed['keep']:.2f} (n = {agreed['n']})\n"
     )
     rows = table("features", "AUC", "95 % interval", "precision", "kept", "at random", right=(1, 2, 3, 4, 5))
