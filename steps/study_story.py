@@ -54,8 +54,8 @@ def limits(run: Mapping[str, Any]) -> tuple[str, ...]:
     if run["plan"]["finetuning_steps"] > run["plan"]["steps"] and any(arm["tuned"] for arm in run["arms"].values()):
         always += (
             f"Finetuning takes {run['plan']['finetuning_steps']:,} steps after {run['plan']['steps']:,} of "
-            "pretraining, at the same learning rate: little of what was read first may be left by then, so arms that differ only "
-            "in it are compared where they are most alike.",
+            "pretraining, at the same learning rate: little of what was read first may be left by then, so arms that "
+            "differ only in it are compared where they are most alike.",
         )
     if not run["near_floor"]:
         return always
