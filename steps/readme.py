@@ -107,7 +107,24 @@ def study_block() -> str:
         + "\n".join(rows)
         + f"\n\nDifferences in pass@1 on held-out problems, with 95 % intervals; {len(run['seeds'])} seeds, "
         + f"{count(run['parameters'])} parameters, {duration(run['wall_seconds'])} on {run['machine']['cores']} cores. "
-        + f"{seeds(run)} The [report](artifacts/10_finetuning/report.md) has every figure, and what they do not show."
+        + f"{seeds(run)}{real_model(run)} The [report](artifacts/10_finetuning/report.md) has every figure, and what "
+        + "they do not show."
+    )
+
+
+def real_model(run: dict) -> str:
+    """What LoRA made of a pretrained model, in a sentence; "" if it took no part."""
+    if "real_model" not in run:
+        return ""
+    real = run["real_model"]
+    before, after, change = real["before"], real["after"], real["compared"]["finetuned, humaneval"]
+    solved = [f"{100 * arm['scores']['all']['rate']:.1f} %" for arm in (before, after)]
+    human = [f"{arm['humaneval']['passed']:.0f}" for arm in (before, after)]
+    interval = f"{100 * change['low']:+.1f} to {100 * change['high']:+.1f} points"
+    return (
+        f" {real['model']}, finetuned on the same exercises with LoRA, goes from {solved[0]} to {solved[1]} of "
+        f"{after['scores']['all']['problems']} of these problems, and on HumanEval from {human[0]} to {human[1]} of "
+        f"{after['humaneval']['problems']} ({interval})."
     )
 
 

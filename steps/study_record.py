@@ -103,9 +103,18 @@ def markdown(run: Mapping[str, Any]) -> str:
         choice = arm["forced_choice"]["same"]
         told = f"{100 * choice['value']:.1f} ({100 * choice['low']:.0f}–{100 * choice['high']:.0f}) %"
         lines.append(f"| {name} | {100 * arm['parse_rate']:.1f} % | {told} | {arm['humaneval_bits_per_byte']:.3f} |")
-    for section in (_hypotheses, _decontamination, _deviations):
+    for section in (_pass_at_k, _hypotheses, _decontamination, _real, _deviations):
         lines += section(run)
     return "\n".join([*lines, "", "## What this does not show", "", *(f"- {line}" for line in limits(run)), ""])
+
+
+def _pass_at_k(run: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, arm in run["arms"].items():
+        if "pass_at_k" in arm:
+            rates = " · ".join(f"pass@{k} {100 * rate:.1f} %" for k, rate in arm["pass_at_k"]["same"].items())
+            lines.append(f"- {name}, {arm['samples']} samples a problem, stratum same: {rates}")
+    return ["", *lines] if lines else []
 
 
 def _hypotheses(run: Mapping[str, Any]) -> list[str]:
@@ -136,6 +145,24 @@ def _decontamination(run: Mapping[str, Any]) -> list[str]:
             told.append(f"{' → '.join(rates) or '–'} % of {row[part]['problems']}")
         lines.append(f"| {row['threshold']:g} | {row['kept']:,} of {row['of']:,} | {' | '.join(told)} |")
     return lines
+
+
+def _real(run: Mapping[str, Any]) -> list[str]:
+    if "real_model" not in run:
+        return []
+    real = run["real_model"]
+    lines = ["", f"## A real pretrained model: {real['model']} with LoRA", ""]
+    lines += [f"{real['parameters_trained']:,} of {real['parameters']:,} parameters were trained.", ""]
+    lines += [f"| model | {' | '.join(STRATA)} | HumanEval |", f"|---|{'---|' * (len(STRATA) + 1)}"]
+    for arm in ("before", "after", "permuted"):
+        scores = real[arm]["scores"]
+        cells = [*(percent(scores[s]) for s in STRATA), percent(real[arm]["humaneval"])]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    lines += ["", "| compared | difference, points | p |", "|---|---|---|"]
+    for name, it in real["compared"].items():
+        told = f"{100 * it['value']:+.1f} ({100 * it['low']:+.1f} to {100 * it['high']:+.1f})"
+        lines.append(f"| {name} | {told} | {it['p']:.2g} |")
+    return [*lines, "", "permuted: finetuned on exercises whose solutions belong to other docstrings."]
 
 
 def _deviations(run: Mapping[str, Any]) -> list[str]:
