@@ -30,6 +30,13 @@ def test_every_stratum_is_there_and_none_of_its_problems_is_in_the_training_data
         assert problem.exercise.spec.get("behaviour") not in behaviours
 
 
+def test_no_problem_is_deeper_than_the_exercises_and_longer_ones_are_by_one(training):
+    for problem in exam.draw(training, [], 4, seed=3, depth=2):
+        if problem.stratum != "unconventional":
+            depth = problem.exercise.spec["depth"]
+            assert depth == 3 if problem.stratum == "longer" else depth <= 2
+
+
 def test_a_problem_that_is_in_the_training_data_is_never_asked(training, problems):
     """The examination drawn from the same seed, when its own problems are the training data, asks others."""
     asked = [problem.exercise for problem in problems if problem.stratum == "same"]

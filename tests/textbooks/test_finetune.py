@@ -82,6 +82,13 @@ def test_minus_100_masks_the_prompt_and_the_padding_and_nothing_else(tokenizer):
         assert not learned[mask == 0].any() and (ids[mask == 0] == tokenizer.pad_token_id).all()
 
 
+def test_who_learns_prompts_learns_all_but_the_padding(tokenizer):
+    rows = encode(tokenizer, EXERCISES, learn_prompts=True)
+    assert rows == [(ids, ids) for ids, _ in encode(tokenizer, EXERCISES)]
+    batch = collate(rows, tokenizer.pad_token_id)
+    assert torch.equal(batch["labels"] != IGNORE, batch["attention_mask"].bool())
+
+
 def test_end_of_text_is_learned_though_padding_has_the_same_id(tokenizer):
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     labels = collate(encode(tokenizer, EXERCISES), tokenizer.pad_token_id)["labels"]
