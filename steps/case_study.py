@@ -35,7 +35,6 @@ PLANS = {
     ),
     "laptop": Plan(
         exercises=13_000, sections=900, problems=200, steps=960, finetuning_steps=4_000, depth=2, samples=4,
-        thresholds=(0.9,),
     ),
     "a100": Plan(
         exercises=880_000, sections=120_000, problems=1_000, steps=24_000, finetuning_steps=6_000, seeds=(1, 2, 3),
@@ -118,7 +117,7 @@ def conduct(
     number: int, preset: str, folder: Path, allow_weaker: bool, with_pretrained: bool, console: "Console"
 ) -> dict[str, Any]:
     """Run what is missing of the study up to step `number`, and return its record. Its `wall_seconds` are those of the
-    seed that took longest, whenever its arms were run, and of the pretrained model."""
+    arms, whenever they were run, as side by side as here, and of the pretrained model."""
     from common.runtime import machine
     from common.terminal import heading
     from textbooks import report, study
@@ -134,11 +133,13 @@ def conduct(
     problems = load_exam(folder / "exam.jsonl")
     console.print(f"{len(problems):,} problems that no record holds")
     heading(console, "The arms")
-    run_arms(plan, folder, arms, allow_weaker, console)
+    stages = [[(seed, arms) for seed in plan.seeds]]
     if number == 10:
         arms = load(10).ARMS
-        run_arms(plan, folder, arms, allow_weaker, console)
-        run_arms(plan, folder, study.pruned(plan.thresholds), allow_weaker, console, plan.seeds[:1])
+        stages.append([(seed, arms) for seed in plan.seeds])
+        stages.append([(plan.seeds[0], [arm]) for arm in study.pruned(plan.thresholds)])
+    for chains in stages:
+        run_arms(plan, folder, chains, allow_weaker, console)
     results = study.results(folder, plan, arms)
     run = {
         "step_name": read(number).name,
@@ -161,9 +162,9 @@ def conduct(
             run["real_model"] = pretrained(preset, folder, problems, exercises, allow_weaker, console)
     run["near_floor"] = report.near_floor(run["arms"])
     run["seed_spread"] = report.seed_spread(run["arms"])
-    every = study.results(folder, plan, (*load(9).ARMS, *(arms if number == 10 else ())))
-    chains = zip(*([result["seconds"] for result in found] for found in every.values()), strict=True)
-    run["wall_seconds"] = round(max(map(sum, chains)) + run.get("real_model", {}).get("seconds", 0), 1)
+    run["wall_seconds"] = round(
+        sum(study.seconds(plan, folder, chains) for chains in stages) + run.get("real_model", {}).get("seconds", 0), 1
+    )
     return run
 
 
@@ -185,27 +186,25 @@ def data_set(plan: Plan, folder: Path, allow_weaker: bool, console: "Console") -
 
 
 def run_arms(
-    plan: Plan, folder: Path, arms: Sequence[Arm], allow_weaker: bool, console: "Console",
-    seeds: Sequence[int] | None = None,
-) -> None:  # fmt: skip
+    plan: Plan, folder: Path, chains: Sequence[tuple[int, Sequence[Arm]]], allow_weaker: bool, console: "Console"
+) -> None:
     """Train and examine the arms that are missing, with one bar over all of them."""
     from common.terminal import bar
     from textbooks import study
 
-    seeds = seeds or plan.seeds
-    missing = [arm for seed in seeds for arm in study.missing(folder, seed, arms)]
+    missing = [arm for seed, arms in chains for arm in study.missing(folder, seed, arms)]
     if not missing:
         return
     total = round(sum(study.units(arm, plan) for arm in missing))
-    done = 0.0
+    done, at_once = 0.0, min(len(chains), study.side_by_side(plan))
     with bar(console, total, 0, f"{len(missing)} arms") as progress:
 
         def on_units(units: float) -> None:
             nonlocal done
             done += units
-            progress.update(min(total, round(done)), [f"{len(seeds)} seeds side by side"])
+            progress.update(min(total, round(done)), [f"{at_once} side by side"])
 
-        study.run_chains(plan, folder, make_model, arms, on_units, seeds, allow_weaker)
+        study.run_chains(plan, folder, make_model, chains, on_units, allow_weaker)
 
 
 def further(plan: Plan, folder: Path, problems, exercises, about) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.records import ARTIFACTS, write_json
-from steps.study_story import MEANS, limits, percent
+from steps.study_story import MEANS, PRUNED, limits, percent, pruned_cells
 from textbooks.exam import STRATA
 
 if TYPE_CHECKING:
@@ -138,13 +138,8 @@ def _decontamination(run: Mapping[str, Any]) -> list[str]:
     lines = ["", "## Without the exercises that resemble the examination", ""]
     lines += ["| similarity below | exercises left | with a similar one: before → after | without |"]
     lines += ["|---|---|---|---|"]
-    for row in run["decontamination"]:
-        told = []
-        for part in ("similar", "not_similar"):
-            rates = [f"{100 * row[part][when]['value']:.1f}" for when in ("before", "after") if when in row[part]]
-            told.append(f"{' → '.join(rates) or '–'} % of {row[part]['problems']}")
-        lines.append(f"| {row['threshold']:g} | {row['kept']:,} of {row['of']:,} | {' | '.join(told)} |")
-    return lines
+    lines += [f"| {' | '.join(pruned_cells(row))} |" for row in run["decontamination"]]
+    return [*lines, "", PRUNED.format(seed=run["seeds"][0])]
 
 
 def _real(run: Mapping[str, Any]) -> list[str]:

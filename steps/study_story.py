@@ -28,6 +28,10 @@ MEANS = {
     "textbook": "a primitive that only pages explain",
     "unconventional": "written by hand, not composed",
 }
+PRUNED = (
+    "C+X, seed {seed}, finetuned again without the exercises whose syntax tree is at least so similar to that of a "
+    "problem's solution (1 is equal). Who only remembers loses where there was a similar exercise, and not elsewhere."
+)
 NOT_SHOWN = (
     "Nothing about large models or much data: the sizes and tokens stand above.",
     "Nothing about GPT-4 as a teacher: the textbooks and exercises come from a grammar, and say what it can say.",
@@ -171,13 +175,18 @@ def show_decontamination(console: "Console", run: Mapping[str, Any]) -> None:
         right=(1,),
     )  # fmt: skip
     for row in run["decontamination"]:
-        told = []
-        for part in ("similar", "not_similar"):
-            found = row[part]
-            rates = [f"{100 * found[when]['value']:.1f}" for when in ("before", "after") if when in found]
-            told.append(f"{' → '.join(rates) or '–'} % of {found['problems']}")
-        rows.add_row(f"{row['threshold']:g}", f"{row['kept']:,} of {row['of']:,}", *told)
+        rows.add_row(*pruned_cells(row))
     console.print(rows)
+    console.print(Text(PRUNED.format(seed=run["seeds"][0]), style="dim"))
+
+
+def pruned_cells(row: Mapping[str, Any]) -> list[str]:
+    """A line of the decontamination table."""
+    cells = [f"{row['threshold']:g}", f"{row['kept']:,} of {row['of']:,}"]
+    for part in (row["similar"], row["not_similar"]):
+        rates = [percent({"rate": part[when]["value"], **part[when]}) for when in ("before", "after") if when in part]
+        cells.append(f"{' → '.join(rates) or '–'} % of {part['problems']}")
+    return cells
 
 
 def show_real(console: "Console", run: Mapping[str, Any]) -> None:
@@ -213,14 +222,16 @@ def show_answers(console: "Console", run: Mapping[str, Any]) -> None:
 def on_paper(plan: "Plan", parameters: int) -> dict[str, float]:
     """What a preset would need, computed: FLOPs by 6 · N · tokens (Kaplan et al., arXiv 2001.08361, section 2.1),
     memory as weights, gradients and AdamW's two moments in float32 plus the activations that backward keeps."""
-    from textbooks.study import steps_of
+    from textbooks.study import pruned, steps_of
 
     tokens_a_step = plan.batch_size * plan.block_size
-    pretraining, finetuning = (sum(steps_of(arm, plan) for arm in load(n).ARMS) * tokens_a_step for n in (9, 10))
+    every_seed = sum(steps_of(arm, plan) for n in (9, 10) for arm in load(n).ARMS)
+    one_seed = sum(steps_of(arm, plan) for arm in pruned(plan.thresholds))
+    tokens = (every_seed * len(plan.seeds) + one_seed) * tokens_a_step
     kept_a_token = plan.n_layer * 34 * plan.n_embd * 2 + plan.vocab_size * 6  # Korthikanti et al., arXiv 2205.05198
-    flops = 6 * parameters * (pretraining + finetuning) * len(plan.seeds)
+    flops = 6 * parameters * tokens
     return {
-        "tokens": (pretraining + finetuning) * len(plan.seeds),
+        "tokens": tokens,
         "flops": flops,
         "bytes": 16 * parameters + kept_a_token * tokens_a_step,
         "hours": flops / (0.4 * 312e12) / 3600,

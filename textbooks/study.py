@@ -2,7 +2,7 @@
 
 Every seed is a chain of its own: pretrain the arms, finetune them, examine each. An arm is a folder with the model in
 the Hugging Face format and `result.json`, written last; an arm whose result is there is not run again, so a study that
-was stopped goes on with the arm it was at. On a CPU the seeds run side by side, one process and one thread each, so
+was stopped goes on with the arm it was at. On a CPU chains run side by side, one process and one thread each, so
 that how many cores there are changes no sum; a plan that asks for `compile` runs them one by one on a CUDA GPU.
 """
 
@@ -73,7 +73,7 @@ class Plan:
     seeds: tuple[int, ...] = (1, 2)
     samples: int = 8
     temperature: float = 0.6
-    thresholds: tuple[float, ...] = (0.95, 0.9, 0.8)
+    thresholds: tuple[float, ...] = (0.95, 0.9, 0.85, 0.8)  # of similarity, for decontamination; the paper's
     vocab_size: int = 2_048
     block_size: int = 256
     batch_size: int = 4
@@ -126,8 +126,9 @@ def prepare(plan: Plan, folder: Path, exercises: Sequence[Exercise], sections: S
     from textbooks import raw_code
     from textbooks.code_model import train_tokenizer
 
+    settings = {name: value for name, value in asdict(plan).items() if name not in ("seeds", "thresholds")}
     about = {
-        "plan": json.loads(json.dumps(asdict(plan))),
+        "plan": settings,  # more seeds or thresholds are more arms, and change none that is there
         "exercises": digest([record.key for record in exercises]),
         "sections": digest([record.key for record in sections]),
         "raw": raw_code.manifest_hash(raw_code.standard_library()),
@@ -383,41 +384,47 @@ def _thinned(losses: Sequence[float], points: int = 40) -> list[list[float]]:
     return [[end, round(float(np.mean(losses[end - every : end])), 4)] for end in ends]
 
 
-# ---------------------------------------------------------------- all seeds
+# ---------------------------------------------------------------- all chains
+
+
+def side_by_side(plan: Plan) -> int:
+    """How many chains run at once."""
+    return 1 if plan.compile else os.cpu_count() or 1
 
 
 def run_chains(
-    plan: Plan, folder: Path, make_model: MakeModel, arms: Sequence[Arm], on_units: Callable[[float], None],
-    seeds: Sequence[int], allow_weaker: bool = False,
+    plan: Plan, folder: Path, make_model: MakeModel, chains: Sequence[tuple[int, Sequence[Arm]]],
+    on_units: Callable[[float], None], allow_weaker: bool = False,
 ) -> None:  # fmt: skip
-    """Run the arms that are missing, the seeds side by side. Raises RuntimeError with the reason of a seed that failed;
-    whatever ends it, the arms that were finished stay."""
+    """Run the arms that are missing. A chain is a seed and its arms, one after the other; chains run side by side.
+    Raises RuntimeError with the reason of a chain that failed; whatever ends it, the arms that were finished stay."""
     context = multiprocessing.get_context("spawn")
-    news = context.Queue()  # (seed, units done), (seed, None) at the end, (seed, why it failed)
-    about = (folder, make_model, arms, news, allow_weaker)
+    news = context.Queue()  # (which chain, units done), (which, None) at the end, (which, why it failed)
     waiting = {
-        seed: context.Process(target=_chain, args=(plan, seed, *about))
-        for seed in seeds
+        i: context.Process(target=_chain, args=(i, plan, seed, folder, make_model, arms, news, allow_weaker))
+        for i, (seed, arms) in enumerate(chains)
         if any(missing(folder, seed, arms))
     }
     running: dict[int, multiprocessing.Process] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < (1 if plan.compile else os.cpu_count() or 1):
-                seed, process = waiting.popitem()
-                running[seed] = process
+            while waiting and len(running) < side_by_side(plan):
+                i, process = waiting.popitem()
+                running[i] = process
                 process.start()
             try:
-                seed, told = news.get(timeout=10)
+                i, told = news.get(timeout=10)
             except queue.Empty:
-                for seed, process in running.items():
+                for i, process in running.items():
                     if process.exitcode is not None:
-                        raise RuntimeError(f"the process of seed {seed} was killed: run again to go on") from None
+                        raise RuntimeError(
+                            f"the process of seed {chains[i][0]} was killed: run again to go on"
+                        ) from None
                 continue
             if isinstance(told, str):
-                raise RuntimeError(f"seed {seed}: {told}")
+                raise RuntimeError(f"seed {chains[i][0]}: {told}")
             if told is None:
-                running.pop(seed).join()
+                running.pop(i).join()
             else:
                 on_units(told)
     finally:
@@ -431,18 +438,19 @@ def missing(folder: Path, seed: int, arms: Sequence[Arm]) -> Iterator[Arm]:
 
 
 def _chain(
-    plan: Plan, seed: int, folder: Path, make_model: MakeModel, arms: Sequence[Arm], news, allow_weaker: bool
-) -> None:
+    which: int, plan: Plan, seed: int, folder: Path, make_model: MakeModel, arms: Sequence[Arm], news,
+    allow_weaker: bool,
+) -> None:  # fmt: skip
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _live_with_parent()
     torch.set_num_threads(1)
     try:
-        Chain(plan, seed, folder, make_model, lambda units: news.put((seed, units)), allow_weaker).run(arms)
-        news.put((seed, None))
+        Chain(plan, seed, folder, make_model, lambda units: news.put((which, units)), allow_weaker).run(arms)
+        news.put((which, None))
     except Exception as error:
-        news.put((seed, f"{type(error).__name__}: {error}"))
+        news.put((which, f"{type(error).__name__}: {error}"))
         raise
 
 
@@ -463,6 +471,15 @@ def results(folder: Path, plan: Plan, arms: Sequence[Arm]) -> dict[str, list[dic
         if read:
             found[arm.name] = read
     return found
+
+
+def seconds(plan: Plan, folder: Path, chains: Sequence[tuple[int, Sequence[Arm]]]) -> float:
+    """How long finished chains took, as side by side as they run here."""
+    took = [
+        sum(json.loads((folder / f"seed-{seed}" / arm.name / "result.json").read_text())["seconds"] for arm in arms)
+        for seed, arms in chains
+    ]
+    return max(max(took), sum(took) / side_by_side(plan))
 
 
 def _bits(values: Iterable[bool]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from steps import load
 from steps.case_study import PLANS, make_model
 from textbooks import exam, report, study
-from textbooks.records import END_OF_TEXT, Exercise, Section, to_row, write_jsonl
+from textbooks.records import END_OF_TEXT, Exercise, Section, read_records, to_row, write_jsonl
 from textbooks.similarity import most_similar
 
 pytestmark = pytest.mark.slow  # a minute or two; run in CI
@@ -80,14 +80,26 @@ def test_seeds_run_side_by_side_end_and_are_complete(made, tmp_path):
     shutil.copytree(made, again)
     shutil.rmtree(again / "seed-1" / "A")
     heard: list[float] = []
-    study.run_chains(PLAN, again, make_model, SOME[:1], heard.append, [1])
+    study.run_chains(PLAN, again, make_model, [(1, SOME[:1])], heard.append)
     assert result(again, "A")["passed"] == result(made, "A")["passed"]
     assert sum(heard) >= PLAN.steps
 
 
+def test_the_arms_of_one_seed_can_run_side_by_side_and_add_up_so(made, tmp_path, monkeypatch):
+    again, (first, second) = tmp_path / "again", study.pruned([0.9, 0.7])
+    shutil.copytree(made, again)
+    chains = [(1, [first]), (1, [second])]
+    study.run_chains(PLAN, again, make_model, chains, lambda units: None)
+    assert result(again, first.name)["texts"] >= result(again, second.name)["texts"]
+    took = [result(again, arm.name)["seconds"] for arm in (first, second)]
+    for cores, expected in ((1, sum(took)), (2, max(took)), (4, max(took))):
+        monkeypatch.setattr(study.os, "cpu_count", lambda cores=cores: cores)
+        assert study.seconds(PLAN, again, chains) == expected
+
+
 def test_a_seed_that_fails_says_why(made, tmp_path):
     with pytest.raises(RuntimeError, match="seed 1: FileNotFoundError"):
-        study.run_chains(PLAN, tmp_path, make_model, SOME[:1], lambda units: None, [1])
+        study.run_chains(PLAN, tmp_path, make_model, [(1, SOME[:1])], lambda units: None)
 
 
 def test_an_arm_run_again_gives_the_same_answers_problem_by_problem(made, tmp_path):
@@ -144,6 +156,12 @@ def test_the_tokenizer_of_a_saved_model_begins_every_prompt_with_end_of_text(mad
 def test_a_folder_of_another_study_is_refused(made):
     with pytest.raises(ValueError, match="another --out"):
         study.prepare(replace(PLAN, steps=4), made, [], [])
+
+
+def test_a_study_can_be_extended_by_seeds_and_thresholds(made):
+    records = [list(read_records(made / "data" / f"{name}.jsonl")) for name in ("exercises", "sections")]
+    about = study.prepare(PLAN, made, *records)
+    assert study.prepare(replace(PLAN, seeds=(1, 2, 3), thresholds=(0.5,)), made, *records) == about
 
 
 def test_a_result_holds_one_outcome_for_each_problem(made):
