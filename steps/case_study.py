@@ -219,6 +219,7 @@ def further(plan: Plan, folder: Path, problems, exercises, about) -> dict[str, A
     nearest = most_similar(solutions, [(e.entry_point, e.solution) for e in exercises])
     return {
         "hypotheses": report.tested(problems, passed),
+        "against_exercises_alone": report.against_exercises_alone(problems, passed),
         "decontamination": report.decontamination(problems, nearest, every, plan),
         "pretrained": {
             name: report.arm_figures(problems, found) for name, found in every.items() if not found[0]["tuned"]

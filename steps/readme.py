@@ -98,10 +98,13 @@ def study_block() -> str:
         claims[claim["name"]] = f"{told} points: {claim['verdict']}"
         sides = f"{claim['better']} against {claim['worse']}, {', '.join(claim['strata'])}"
         rows.append(f"| {claim['statement']} | {sides} | {told} | {claim['p_holm']:.2g} | {claim['verdict']} |")
+    alone = run["against_exercises_alone"]["C+X"]
+    nothing = f"{100 * alone['value']:+.1f} ({100 * alone['low']:+.1f} to {100 * alone['high']:+.1f})"
     quantity, form = claims["quality-beats-quantity"], claims["textbooks-after-finetuning"]
     return (
         f"Filtered code and textbooks against three times as much raw code, each followed by exercises: {quantity}. "
-        f"Against the same textbooks with their code permuted, which keeps the form and takes the quality: {form}.\n\n"
+        f"Against the same textbooks with their code permuted, which keeps the form and takes the quality: {form}. "
+        f"Against no reading at all (asked when all was run): {nothing} points.\n\n"
         "![Problems solved at the first try, by training data](artifacts/10_finetuning/ladder.png)\n\n"
         + (f"**What it does not show:** {limits(run)[0]}\n\n" if run["near_floor"] else "")
         + "\n".join(rows)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.records import ARTIFACTS, write_json
-from steps.study_story import MEANS, PRUNED, limits, percent, pruned_cells
+from steps.study_story import ALONE, MEANS, PRUNED, alone_rows, limits, percent, pruned_cells
 from textbooks.exam import STRATA
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def markdown(run: Mapping[str, Any]) -> str:
         choice = arm["forced_choice"]["same"]
         told = f"{100 * choice['value']:.1f} ({100 * choice['low']:.0f}–{100 * choice['high']:.0f}) %"
         lines.append(f"| {name} | {100 * arm['parse_rate']:.1f} % | {told} | {arm['humaneval_bits_per_byte']:.3f} |")
-    for section in (_pass_at_k, _hypotheses, _decontamination, _real, _deviations):
+    for section in (_pass_at_k, _hypotheses, _alone, _decontamination, _real, _deviations):
         lines += section(run)
     return "\n".join([*lines, "", "## What this does not show", "", *(f"- {line}" for line in limits(run)), ""])
 
@@ -130,6 +130,15 @@ def _hypotheses(run: Mapping[str, Any]) -> list[str]:
         sides = f"{claim['better']} against {claim['worse']}: {', '.join(claim['strata'])}"
         lines.append(f"| {claim['statement']} | {sides} | {told} | {claim['p_holm']:.2g} | {verdict} |")
     return [*lines, "", "Paired bootstrap over problems; exact McNemar (sign test over seeds); Holm's correction."]
+
+
+def _alone(run: Mapping[str, Any]) -> list[str]:
+    if "against_exercises_alone" not in run:
+        return []
+    lines = ["", "## What reading first added to exercises alone", "", "| arm | reads | difference, points | by seed |"]
+    lines.append("|---|---|---|---|")
+    lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in alone_rows(run)]
+    return [*lines, "", ALONE]
 
 
 def _decontamination(run: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """The case study told in a terminal, from its record."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ MEANS = {
     "textbook": "a primitive that only pages explain",
     "unconventional": "written by hand, not composed",
 }
+ALONE = "Against 0+X, on all problems that were drawn. Looked at when all was run: no claim, and so no p."
 PRUNED = (
     "C+X, seed {seed}, finetuned again without the exercises whose syntax tree is at least so similar to that of a "
     "problem's solution (1 is equal). Who only remembers loses where there was a similar exercise, and not elsewhere."
@@ -98,7 +99,7 @@ def tell(console: "Console", story: Story, run: Mapping[str, Any], folder: Path)
     show_data(console, run)
     show_scores(console, run)
     show_beside(console, run)
-    for show in (show_hypotheses, show_decontamination, show_real):
+    for show in (show_hypotheses, show_against_exercises_alone, show_decontamination, show_real):
         show(console, run)
     show_answers(console, run)
     heading(console, "What this does not show")
@@ -164,6 +165,24 @@ def show_hypotheses(console: "Console", run: Mapping[str, Any]) -> None:
             console.print(
                 Text(f"{claim['name']}: a true difference of {least} would have shown four times in five", style="dim")
             )
+
+
+def show_against_exercises_alone(console: "Console", run: Mapping[str, Any]) -> None:
+    if "against_exercises_alone" not in run:
+        return
+    heading(console, "What reading first added to exercises alone")
+    rows = table("arm", "reads", "points (95 % interval)", "by seed", right=(2, 3))
+    for name, cells in alone_rows(run):
+        rows.add_row(Text(name, style="bold"), *cells)
+    console.print(rows)
+    console.print(Text(ALONE, style="dim"))
+
+
+def alone_rows(run: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """The lines of that table."""
+    for name, it in run["against_exercises_alone"].items():
+        told = f"{100 * it['value']:+.1f} ({100 * it['low']:+.1f} to {100 * it['high']:+.1f})"
+        yield name, [run["arms"][name]["title"], told, ", ".join(f"{100 * d:+.1f}" for d in it["by_seed"])]
 
 
 def show_decontamination(console: "Console", run: Mapping[str, Any]) -> None:

@@ -146,6 +146,19 @@ def verdict(claim: Mapping[str, Any]) -> str:
     return "the reverse" if max(claim["by_seed"]) < 0 else "seeds disagree"
 
 
+def against_exercises_alone(problems: Sequence[Problem], passed: Mapping[str, np.ndarray]) -> dict[str, dict]:
+    """Arm → what reading something first added to exercises alone (0+X), on all drawn problems. No claim was written
+    down about these differences, so they have an interval and no p."""
+    part = within(problems, ["drawn"])
+    alone, found = passed["0+X"][:, part], {}
+    for name in passed:
+        if name.endswith("+X") and name != "0+X":
+            read = passed[name][:, part]
+            by_seed = [float(d) for d in read.mean(axis=1) - alone.mean(axis=1)]
+            found[name] = {**asdict(statistics.paired_difference(read, alone, BOOTSTRAP_SEED)), "by_seed": by_seed}
+    return found
+
+
 def seed_spread(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The arm whose seeds differ most in what they solve, with the lowest and the highest share."""
     rates = {name: [np.mean([*map(int, bits)]) for bits in arm["outcomes"].values()] for name, arm in arms.items()}

@@ -61,6 +61,14 @@ def test_a_claim_holds_only_if_every_seed_says_so():
     assert report.seed_spread(arms) == {"arm": "B", "lowest": 0.0, "highest": 1.0}
 
 
+def test_what_reading_added_is_told_of_every_arm_that_learned_the_exercises():
+    alone, better = bits(dict.fromkeys(exam.STRATA, 10)), bits(dict.fromkeys(exam.STRATA, 16))
+    found = report.against_exercises_alone(PROBLEMS, {**dict.fromkeys(ARMS, alone), "A3+X": better})
+    assert set(found) == {name for name in ARMS if name.endswith("+X")} - {"0+X"}
+    assert found["A3+X"]["value"] == pytest.approx(0.3) and found["A3+X"]["by_seed"] == pytest.approx([0.3])
+    assert found["A3+X"]["low"] > 0.2 and found["C+X"]["value"] == 0
+
+
 def test_pruning_is_judged_apart_on_problems_with_and_without_a_similar_exercise():
     plan = PLANS["quick"]
     seen, unseen = bits(dict.fromkeys(exam.STRATA, 20)), bits({})
