@@ -150,6 +150,7 @@ def _train(model, tokenizer, exercises, plan, seed, folder, about, on_step) -> t
         model.set_attn_implementation("eager")  # a fifth faster there, since the fused kernel's backward is slow
     adapted = add_adapter(model, plan, seed)
     did = asdict(finetune(adapted, tokenizer, exercises, plan.recipe, seed=seed, on_step=on_step))
+    adapted.peft_config["default"].target_modules = sorted(plan.targets)  # peft keeps a set, in any order
     adapted.save_pretrained(folder / "adapter")
     (folder / "adapter" / "README.md").unlink(missing_ok=True)  # a form that peft leaves to be filled in
     size = sum(file.stat().st_size for file in (folder / "adapter").iterdir())
