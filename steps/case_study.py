@@ -193,16 +193,16 @@ def run_arms(
     from common.terminal import bar
     from textbooks import study
 
-    missing = [arm for seed, arms in chains for arm in study.missing(folder, seed, arms)]
-    if not missing:
+    chains = [(seed, missing) for seed, arms in chains if (missing := list(study.missing(folder, seed, arms)))]
+    if not chains:
         return
-    total = round(sum(study.units(arm, plan) for arm in missing))
-    done, at_once = 0.0, min(len(chains), study.side_by_side(plan))
-    with bar(console, total, 0, f"{len(missing)} arms") as progress:
+    units = [study.units(arm, plan) for _, arms in chains for arm in arms]
+    total, done, at_once = sum(units), 0.0, min(len(chains), study.side_by_side(plan))
+    with bar(console, total, 0, f"{len(units)} arms") as progress:
 
-        def on_units(units: float) -> None:
+        def on_units(more: float) -> None:
             nonlocal done
-            done += units
+            done += more
             progress.update(min(total, round(done)), [f"{at_once} side by side"])
 
         study.run_chains(plan, folder, make_model, chains, on_units, allow_weaker)
