@@ -151,7 +151,7 @@ def _train(model, tokenizer, exercises, plan, seed, folder, about, on_step) -> t
     adapted = add_adapter(model, plan, seed)
     did = asdict(finetune(adapted, tokenizer, exercises, plan.recipe, seed=seed, on_step=on_step))
     adapted.peft_config["default"].target_modules = sorted(plan.targets)  # peft keeps a set, in any order
-    adapted.save_pretrained(folder / "adapter")
+    adapted.save_pretrained(folder / "adapter", save_embedding_layers=False)  # else it asks the network about them
     (folder / "adapter" / "README.md").unlink(missing_ok=True)  # a form that peft leaves to be filled in
     size = sum(file.stat().st_size for file in (folder / "adapter").iterdir())
     training = about | {"plan": _plain(plan), "seed": seed, "training": did, "adapter_bytes": size}
