@@ -56,6 +56,15 @@ def test_the_level_comes_with_its_reason():
     assert len(available_level().reason.split()) > 3
 
 
+@linux
+def test_where_the_kernel_can_confine_it_does():
+    """Or else a sandbox that lost a wall would skip the tests of the kernel level, and nothing would turn red."""
+    sandlock = pytest.importorskip("sandlock")
+    if sandlock.landlock_abi_version() < sandlock.min_landlock_abi():
+        pytest.skip("this kernel has no Landlock that would do")
+    assert available_level().level is Level.KERNEL, available_level().reason
+
+
 def test_a_level_below_the_kernel_must_be_allowed_by_name(monkeypatch):
     monkeypatch.setattr(isolation, "available_level", lambda: Isolation(Level.PROCESS, "no Landlock"))
     with pytest.raises(IsolationError, match=r"process level.*no Landlock.*allow_weaker=True"):

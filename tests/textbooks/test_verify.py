@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textbooks import verify as verify_module
-from textbooks.isolation import Limits, Worker, WorkerLost, available_level
+from textbooks.isolation import Limits, Reply, Worker, WorkerLost, available_level
 from textbooks.records import Exercise
 from textbooks.stand_ins import mutants, probes, trivial_stand_ins
-from textbooks.verdicts import Rejected, Verdict, read_line, same
+from textbooks.verdicts import Rejected, Verdict, answers, read_line, same
 from textbooks.verify import (
     Job,
     check_exercise,
@@ -325,3 +325,12 @@ def test_at_least_twenty_exercises_a_second_stand_ins_included():
     start = time.monotonic()
     assert all(outcome.passed for _, outcome in check_many(many, allow_weaker=True))
     assert len(many) / (time.monotonic() - start) >= 20
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_program_gives_as_many_answers_as_it_was_called(count):
+    """One too few, and one too many: a line that was not asked for is a program writing where it should not."""
+    reply = Reply("closed", 0, 0.0, 0.0, '{"value": 1}\n' * 2)
+    with pytest.raises(Rejected) as rejected:
+        list(answers(reply, count, LIMITS))
+    assert rejected.value.outcome.reason == f"It gave 2 answers to {count} calls and ended."
