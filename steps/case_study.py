@@ -18,7 +18,7 @@ import typer
 
 from steps import load, path
 from steps.story import read
-from textbooks.study import Arm, Plan
+from textbooks.study import Chains, Plan
 
 if TYPE_CHECKING:
     import torch.nn as nn
@@ -186,9 +186,7 @@ def data_set(plan: Plan, folder: Path, allow_weaker: bool, console: "Console") -
     return tuple(list(read_records(file)) for file in files)
 
 
-def run_arms(
-    plan: Plan, folder: Path, chains: Sequence[tuple[int, Sequence[Arm]]], allow_weaker: bool, console: "Console"
-) -> None:
+def run_arms(plan: Plan, folder: Path, chains: Chains, allow_weaker: bool, console: "Console") -> None:
     """Train and examine the arms that are missing, with one bar over all of them."""
     from common.terminal import bar
     from textbooks import study

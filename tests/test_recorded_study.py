@@ -10,12 +10,12 @@ from common.records import ARTIFACTS, fingerprint
 from steps import load, story
 from steps.case_study import PLANS
 from steps.study_record import markdown
-from textbooks import exam, report, study
+from textbooks import exam, report
 from textbooks.records import Exercise
 
 PLAN = PLANS["laptop"]
 STUB = Exercise("f", "def f(x):", "def f(x):\n    return x", ("assert f(1) == 1",), "a", "b", "c", "t", "", 0)
-NAMES = {9: "09_pretraining", 10: "10_finetuning"}
+NAMES = {number: story.read(number).name for number in (9, 10)}
 
 
 def record(number: int) -> dict:
@@ -32,6 +32,11 @@ def outcomes() -> dict[str, np.ndarray]:
     arms = {**RUN["pretrained"], **RUN["arms"]}
     passed = {name: report.outcomes([{"passed": b} for b in arm["outcomes"].values()]) for name, arm in arms.items()}
     return passed | {"copying": report.outcomes([{"passed": RUN["data"]["baseline"]}])}
+
+
+def nine_digits(value: object) -> object:
+    """Another processor may add up in another order."""
+    return json.loads(json.dumps(value), parse_float=lambda digits: float(f"{float(digits):.9g}"))
 
 
 @pytest.mark.parametrize("number", [9, 10])
@@ -53,9 +58,10 @@ def test_every_arm_answered_every_problem_with_every_seed():
 def test_scores_claims_and_differences_follow_from_the_outcomes():
     passed = outcomes()
     for name, arm in {**RUN["pretrained"], **RUN["arms"]}.items():
-        assert arm["scores"] == report.scores(PROBLEMS, passed[name]), name
-    assert report.tested(PROBLEMS, passed) == RUN["hypotheses"]
-    assert report.against_exercises_alone(PROBLEMS, passed) == RUN["against_exercises_alone"]
+        assert nine_digits(report.scores(PROBLEMS, passed[name])) == nine_digits(arm["scores"]), name
+    assert nine_digits(report.tested(PROBLEMS, passed)) == nine_digits(RUN["hypotheses"])
+    alone = report.against_exercises_alone(PROBLEMS, passed)
+    assert nine_digits(alone) == nine_digits(RUN["against_exercises_alone"])
 
 
 @pytest.mark.parametrize("number", [9, 10])
@@ -90,7 +96,6 @@ def test_similar_exercises_were_pruned_at_every_threshold():
     assert [row["threshold"] for row in RUN["decontamination"]] == list(PLAN.thresholds) and len(PLAN.thresholds) > 1
     kept = [row["kept"] for row in RUN["decontamination"]]
     assert kept == sorted(kept, reverse=True) and kept[0] < RUN["decontamination"][0]["of"]
-    assert len(study.pruned(PLAN.thresholds)) == len(kept)
 
 
 def test_what_is_committed_of_models_is_small():

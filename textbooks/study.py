@@ -52,6 +52,10 @@ class Arm:
     keep_below: float = 1.0  # exercises this similar to an examined problem are left out (decontamination)
 
 
+Chains = Sequence[tuple[int, Sequence[Arm]]]
+"""Seeds, each with the arms to run one after the other; side by side with the other chains."""
+
+
 def pruned(thresholds: Sequence[float]) -> tuple[Arm, ...]:
     """C+X again, without the exercises that are similar to a problem of the examination."""
     return tuple(
@@ -393,8 +397,8 @@ def side_by_side(plan: Plan) -> int:
 
 
 def run_chains(
-    plan: Plan, folder: Path, make_model: MakeModel, chains: Sequence[tuple[int, Sequence[Arm]]],
-    on_units: Callable[[float], None], allow_weaker: bool = False,
+    plan: Plan, folder: Path, make_model: MakeModel, chains: Chains, on_units: Callable[[float], None],
+    allow_weaker: bool = False,
 ) -> None:  # fmt: skip
     """Run the arms that are missing. A chain is a seed and its arms, one after the other; chains run side by side.
     Raises RuntimeError with the reason of a chain that failed; whatever ends it, the arms that were finished stay."""
@@ -473,10 +477,10 @@ def results(folder: Path, plan: Plan, arms: Sequence[Arm]) -> dict[str, list[dic
     return found
 
 
-def seconds(plan: Plan, folder: Path, chains: Sequence[tuple[int, Sequence[Arm]]]) -> float:
+def seconds(plan: Plan, folder: Path, chains: Chains) -> float:
     """How long finished chains took, as side by side as they run here."""
     took = [
-        sum(json.loads((folder / f"seed-{seed}" / arm.name / "result.json").read_text())["seconds"] for arm in arms)
+        sum(json.loads((folder / f"seed-{seed}" / arm.name / "result.json").read_bytes())["seconds"] for arm in arms)
         for seed, arms in chains
     ]
     return max(max(took), sum(took) / side_by_side(plan))
